@@ -1,0 +1,65 @@
+"""The three things that a back end is: `device`, `infer`, `close`."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from vad_runtime.contracts.manifest import Manifest
+
+Clips = npt.NDArray[np.uint8]
+Outputs = Mapping[str, npt.NDArray[np.float32]]
+PrecisionChoice = Literal["auto", "fp32", "bf16"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """How a back end shall run. What it cannot honour it must refuse, not ignore."""
+
+    precision: PrecisionChoice = "auto"
+    """Arithmetic of an fp32 graph. `auto` = bf16 where the processor has it and it is faster."""
+
+    threads: int | None = None
+    """Processor threads for one clip; None = all that this process may use."""
+
+    device: str = "cpu"
+    """`cpu`, or the name of an accelerator that the back end knows."""
+
+
+class Backend(Protocol):
+    """Runs one graph of one bundle."""
+
+    @property
+    def device(self) -> str:
+        """What really computes, for people: engine, version, processor, precision, threads."""
+
+    def infer(self, clips: Clips) -> Outputs:
+        """Score clips.
+
+        Args:
+            clips: Shape (N, T, H, W, C), uint8, C-contiguous. Read before the call returns, never
+                kept and never written.
+
+        Returns:
+            Output arrays by name, float32; the caller owns them. `score` is always among them.
+
+        Raises:
+            BackendError: The engine failed or its answer has another shape than the manifest's.
+        """
+
+    def close(self) -> None:
+        """Free the engine. A second call does nothing."""
+
+
+class BackendClass(Protocol):
+    """How the registry makes a back end."""
+
+    def __call__(self, file: Path, manifest: Manifest, options: Options) -> Backend:
+        """Load the artefact at `file`.
+
+        Raises:
+            BackendError: The artefact does not load, or an option cannot be honoured.
+        """

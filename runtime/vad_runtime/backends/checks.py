@@ -1,0 +1,90 @@
+"""What every back end checks the same way."""
+
+import os
+from collections.abc import Callable, Collection, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from vad_runtime.backends.base import Clips, Outputs
+from vad_runtime.contracts.errors import BackendError
+from vad_runtime.contracts.manifest import Manifest
+
+
+def usable_threads() -> int:
+    """Return how many processors this process may run on (not how many the machine has)."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def checked_graph(
+    file: Path,
+    manifest: Manifest,
+    *,
+    dtype: str,
+    shape: Sequence[int | None],
+    outputs: Collection[str],
+) -> None:
+    """Refuse a graph that is not the one the manifest describes, before it is run.
+
+    Args:
+        file: The graph, for the message.
+        manifest: What the bundle says.
+        dtype: Element type of the graph's input `clip`, as numpy calls it.
+        shape: Its shape; None = a dimension that may have any size.
+        outputs: Names of the graph's outputs.
+
+    Raises:
+        BackendError: Another input, or no output `score`.
+    """
+    want = manifest.clip.clip_shape
+    fits = len(shape) == 5 and all(
+        have in (None, need) for have, need in zip(shape, (1, *want), strict=True)
+    )
+    if dtype != "uint8" or not fits:
+        raise BackendError(
+            f"{file.name} takes a clip of {dtype} ({', '.join(str(d or 'N') for d in shape)}), the "
+            f"manifest says uint8 (N, {', '.join(map(str, want))}). Export the bundle again."
+        )
+    if "score" not in outputs:
+        raise BackendError(
+            f"{file.name} has no output called score, but {', '.join(outputs)}. "
+            "Export the bundle again."
+        )
+
+
+def checked_clips(clips: Clips, manifest: Manifest) -> None:
+    """Refuse an array that is no batch of clips.
+
+    Raises:
+        BackendError: Another dtype, shape or layout; this is a mistake in the calling program.
+    """
+    want = manifest.clip.clip_shape
+    fits = clips.dtype == np.uint8 and clips.shape[1:] == want and len(clips) > 0
+    if not fits or not clips.flags.c_contiguous:
+        raise BackendError(
+            f"clips must be C-contiguous uint8 of shape (N, {', '.join(map(str, want))}), "
+            f"got {clips.dtype} {clips.shape}."
+        )
+
+
+def checked_outputs(clips: Clips, manifest: Manifest, one: Callable[[Clips], Outputs]) -> Outputs:
+    """Run `one` on each clip, join the answers and refuse a score of another shape.
+
+    Raises:
+        BackendError: The score's shape is not what the manifest says.
+    """
+    parts = [one(clips[i : i + 1]) for i in range(len(clips))]
+    joined = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    spec = manifest.score
+    want = (len(clips), spec.count) if spec.per == "frame" else (len(clips),)
+    if joined["score"].shape != want:
+        raise BackendError(
+            f"the graph gave a score of shape {joined['score'].shape}, the manifest says {want}. "
+            "Export the bundle again."
+        )
+    if not np.isfinite(joined["score"]).all():
+        # A NaN never reaches a threshold: going on would be a detector that sleeps.
+        raise BackendError("the graph gave a score that is not finite. Try --precision fp32.")
+    return joined

@@ -1,0 +1,76 @@
+"""ONNX Runtime on a CPU: runs everywhere, and the reference for parity."""
+
+from pathlib import Path
+from typing import Any
+
+import onnxruntime as ort
+
+from vad_runtime.backends.base import Clips, Options, Outputs
+from vad_runtime.backends.checks import (
+    checked_clips,
+    checked_graph,
+    checked_outputs,
+    usable_threads,
+)
+from vad_runtime.contracts.errors import BackendError
+from vad_runtime.contracts.manifest import Manifest
+
+
+class OnnxRuntimeBackend:
+    """One session on the CPU provider, fp32."""
+
+    def __init__(self, file: Path, manifest: Manifest, options: Options) -> None:
+        self._manifest = manifest
+        if options.device != "cpu":
+            raise BackendError(f"onnxruntime runs on cpu here, not on {options.device}. Use cpu.")
+        if options.precision == "bf16":
+            raise BackendError(
+                "onnxruntime has no bf16 arithmetic on a CPU. "
+                "Use --backend openvino or --precision fp32."
+            )
+        threads = options.threads or usable_threads()
+        settings = ort.SessionOptions()
+        settings.intra_op_num_threads = threads
+        settings.inter_op_num_threads = 1
+        settings.log_severity_level = 3
+        # Spinning threads would steal the core that decodes the next frames.
+        settings.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        try:
+            self._session: Any = ort.InferenceSession(
+                str(file), settings, providers=["CPUExecutionProvider"]
+            )
+        except Exception as error:  # ONNX Runtime's errors share no narrower base class
+            raise BackendError(
+                f"onnxruntime cannot load {file.name}: {str(error).splitlines()[0]}"
+            ) from error
+        used = self._session.get_providers()
+        if used != ["CPUExecutionProvider"]:
+            raise BackendError(f"Asked ONNX Runtime for its CPU provider, but it chose {used}.")
+        self._names = [output.name for output in self._session.get_outputs()]
+        inputs = self._session.get_inputs()
+        if [node.name for node in inputs] != ["clip"]:
+            raise BackendError(f"{file.name} has no single input `clip`. Export the bundle again.")
+        checked_graph(
+            file,
+            manifest,
+            dtype=inputs[0].type.removeprefix("tensor(").removesuffix(")"),
+            shape=[d if isinstance(d, int) else None for d in inputs[0].shape],
+            outputs=self._names,
+        )
+        self.device = f"onnxruntime {ort.__version__} on cpu, fp32, {threads} threads"
+
+    def infer(self, clips: Clips) -> Outputs:
+        """See `Backend.infer`; one graph run per clip."""
+        checked_clips(clips, self._manifest)
+        return checked_outputs(clips, self._manifest, self._one)
+
+    def _one(self, clip: Clips) -> Outputs:
+        try:
+            values = self._session.run(self._names, {"clip": clip})
+        except Exception as error:  # as above
+            raise BackendError(f"onnxruntime failed: {str(error).splitlines()[0]}") from error
+        return dict(zip(self._names, values, strict=True))
+
+    def close(self) -> None:
+        """See `Backend.close`."""
+        self._session = None

@@ -1,0 +1,232 @@
+"""`vad-run`: score files, watch a source."""
+
+from pathlib import Path
+from typing import Any, NoReturn, cast
+
+import click
+
+from vad_runtime import __version__
+from vad_runtime.backends import Choice, backend_names, open_backend
+from vad_runtime.backends.base import Options, PrecisionChoice
+from vad_runtime.bundle import Bundle
+from vad_runtime.commands import Interrupted, run_command
+from vad_runtime.contracts.errors import InputError, VadError
+from vad_runtime.detector import ScoredFrame
+from vad_runtime.labels import Labels, read_labels
+from vad_runtime.progress import progress
+from vad_runtime.runs import RunOptions, run_source
+from vad_runtime.sources import find_sources
+
+_PATH = click.Path(path_type=Path)
+
+
+def _engine_options(command: Any) -> Any:
+    for option in (
+        click.option(
+            "--threads",
+            type=click.IntRange(1),
+            help="Processor threads for inference.  [default: all this process may use]",
+        ),
+        click.option(
+            "--precision",
+            type=click.Choice(["auto", "fp32", "bf16"]),
+            default="auto",
+            show_default=True,
+            help="Arithmetic. auto = bf16 where the CPU has it and the bundle's parity allows it.",
+        ),
+        click.option(
+            "--backend",
+            default="auto",
+            show_default=True,
+            metavar="|".join(("auto", *backend_names())),
+            help="Inference engine. auto = the fastest that is installed and runs the bundle.",
+        ),
+    ):
+        command = option(command)
+    return command
+
+
+def _output_options(command: Any) -> Any:
+    for option in (
+        click.option("--overwrite", is_flag=True, help="Replace results in the output folder."),
+        click.option(
+            "--labels",
+            "labels_file",
+            type=_PATH,
+            help="A labels.json; the truth is shaded in scores.png.",
+        ),
+        click.option("--fps", type=click.FloatRange(0, min_open=True), help="For frame folders."),
+        click.option(
+            "--hop",
+            type=click.IntRange(1),
+            help="Source frames from one clip to the next.  [default: the bundle's]",
+        ),
+        click.option("--plot/--no-plot", default=True, help="Write scores.png.", show_default=True),
+        click.option(
+            "--overlay/--no-overlay", default=True, help="Write overlay.mp4.", show_default=True
+        ),
+    ):
+        command = option(command)
+    return command
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="vad-run")
+def cli() -> None:
+    """Run a bundle on video: score files, or watch a source and raise alarms."""
+
+
+@cli.command()
+@click.argument("bundle", type=_PATH)
+@click.argument("files", type=_PATH, nargs=-1, required=True)
+@click.option("-o", "--out", type=_PATH, required=True, help="Output folder.")
+@click.option(
+    "--offline/--no-offline",
+    default=True,
+    show_default=True,
+    help="Add the papers' score, which needs the whole video: mean over clips, min-max, median 17.",
+)
+@_output_options
+@_engine_options
+def score(bundle: Path, files: tuple[Path, ...], out: Path, offline: bool, **options: Any) -> None:
+    """Score FILES with BUNDLE as fast as possible.
+
+    A file is a video, a folder of frames, or a folder that holds such. With one, its results stand
+    in OUT; with several, each has its own folder there.
+    """
+    opened = Bundle.open(bundle)
+    sources = _sources(files)
+    run_options = _run_options(options, live=False, offline=offline)
+    choice = _opened_backend(opened, options)
+    folders = _folders(sources, out)
+    failed = 0
+    try:
+        with progress("scoring", len(sources) if len(sources) > 1 else None) as bar:
+            for source, folder in zip(sources, folders, strict=True):
+                try:
+                    report = run_source(opened, choice, source, folder, run_options)
+                except VadError as error:
+                    if len(sources) == 1:
+                        raise
+                    # The other files are still worth scoring.
+                    failed += 1
+                    click.echo(f"Error: {error}", err=True)
+                    continue
+                bar.advance()
+                click.echo(_summary(report, folder))
+    finally:
+        choice.backend.close()
+    if failed:
+        raise InputError(
+            f"{failed} of {len(sources)} files could not be scored. See the lines above."
+        )
+
+
+@cli.command()
+@click.argument("bundle", type=_PATH)
+@click.argument("source", type=_PATH)
+@click.option("-o", "--out", type=_PATH, help="Output folder.  [default: SOURCE's name + .watch]")
+@click.option(
+    "--realtime",
+    is_flag=True,
+    help="Pace by the frames' times, as a camera would; frames are dropped when we are too slow.",
+)
+@_output_options
+@_engine_options
+def watch(bundle: Path, source: Path, out: Path | None, realtime: bool, **options: Any) -> None:
+    """Watch SOURCE with BUNDLE: print alarms as they come, write each row as it is settled.
+
+    Ctrl-C ends the watch; rows, overlay and report are complete up to there.
+    """
+    opened = Bundle.open(bundle)
+    run_options = _run_options(options, live=True, realtime=realtime)
+    folder = out or Path(f"{source.name}.watch")
+    choice = _opened_backend(opened, options)
+    try:
+        report = run_source(opened, choice, source, folder, run_options, _Announcer())
+    finally:
+        choice.backend.close()
+    click.echo(_summary(report, folder))
+    if report["interrupted"]:
+        raise Interrupted
+
+
+class _Announcer:
+    """Prints a line when an alarm starts and one when it ends."""
+
+    def __init__(self) -> None:
+        self._alarm = False
+        self._since_s = 0.0
+
+    def __call__(self, scored: ScoredFrame) -> None:
+        time_s = scored.frame.pts_s
+        if scored.alarm and not self._alarm:
+            self._since_s = time_s
+            click.echo(f"ALARM  {time_s:8.2f} s  frame {scored.frame.index}  {scored.score:.2f}")
+        elif self._alarm and not scored.alarm:
+            click.echo(f"over   {time_s:8.2f} s  after {time_s - self._since_s:.2f} s")
+        self._alarm = scored.alarm
+
+
+def _sources(files: tuple[Path, ...]) -> list[Path]:
+    return [source for file in files for source in find_sources(file)]
+
+
+def _folders(sources: list[Path], out: Path) -> list[Path]:
+    """Return one output folder per source; equal names get a number."""
+    if len(sources) == 1:
+        return [out]
+    used: set[str] = set()
+    folders = []
+    for source in sources:
+        stem = source.stem if source.is_file() else source.name
+        name, number = stem, 2
+        while name in used:
+            name, number = f"{stem}_{number}", number + 1
+        used.add(name)
+        folders.append(out / name)
+    return folders
+
+
+def _run_options(
+    options: dict[str, Any], *, live: bool, realtime: bool = False, offline: bool = False
+) -> RunOptions:
+    labels_file: Path | None = options["labels_file"]
+    labels: Labels | None = read_labels(labels_file) if labels_file else None
+    return RunOptions(
+        live=live,
+        realtime=realtime,
+        offline=offline,
+        hop=options["hop"],
+        fps=options["fps"],
+        overlay=options["overlay"],
+        plot=options["plot"],
+        labels=labels,
+        overwrite=options["overwrite"],
+    )
+
+
+def _opened_backend(bundle: Bundle, options: dict[str, Any]) -> Choice:
+    wanted = Options(
+        precision=cast(PrecisionChoice, options["precision"]), threads=options["threads"]
+    )
+    choice = open_backend(bundle, options["backend"], wanted)
+    click.echo(f"{bundle.name}: {bundle.manifest.name} on {choice.line}")
+    return choice
+
+
+def _summary(report: dict[str, Any], folder: Path) -> str:
+    peak = report["peak"]
+    top = f", peak {peak['score']:.2f} at {peak['time_s']:.2f} s" if peak else ""
+    lost = report["frames_dropped"] + report["frames_damaged"]
+    holes = f", {lost} frames lost" if lost else ""
+    line = (
+        f"{Path(report['source']['name']).name}: {report['frames']} frames, "
+        f"{report['clips']} clips, {len(report['events'])} alarms{top}{holes} -> {folder}"
+    )
+    return "\n".join([line, *(f"  note: {note}" for note in report["notes"])])
+
+
+def main() -> NoReturn:
+    """Entry point of `vad-run`."""
+    run_command(cli)

@@ -1,0 +1,81 @@
+"""What the three commands share: exit codes, one-line errors, Ctrl-C."""
+
+import contextlib
+import os
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from types import FrameType
+from typing import Any, NoReturn
+
+import click
+
+from vad_runtime.contracts.errors import VadError
+
+INTERRUPTED = 130
+"""Exit code after Ctrl-C, as shells have it: 128 + SIGINT."""
+
+
+class Interrupted(Exception):  # noqa: N818 - it is no error
+    """Ctrl-C came, and what had to be saved was saved."""
+
+
+def run_command(command: click.Command) -> NoReturn:
+    """Run a click command and leave the process.
+
+    A `VadError` or a wrong option prints one line and exits with 1; Ctrl-C and SIGTERM exit with
+    130; anything else is a bug and keeps its traceback.
+    """
+    signal.signal(signal.SIGTERM, _as_interrupt)
+    try:
+        code = command.main(standalone_mode=False)
+    except VadError as error:
+        _fail(str(error))
+    except click.UsageError as error:
+        where = f" See: {error.ctx.command_path} --help" if error.ctx else ""
+        _fail(f"{error.format_message()}{where}")
+    except click.ClickException as error:
+        _fail(error.format_message())
+    except (KeyboardInterrupt, click.Abort, Interrupted):
+        click.echo("Interrupted.", err=True)
+        sys.exit(INTERRUPTED)
+    except BrokenPipeError:
+        # The reader of our output (head, less) has left. Python would complain again at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def _as_interrupt(_number: int, _frame: FrameType | None) -> NoReturn:
+    raise KeyboardInterrupt
+
+
+def _fail(message: str) -> NoReturn:
+    click.echo(f"Error: {' '.join(message.split())}", err=True)
+    sys.exit(1)
+
+
+@contextlib.contextmanager
+def deferred_interrupt(on_interrupt: Callable[[], None]) -> Iterator[None]:
+    """Turn the first Ctrl-C or SIGTERM into a call, so that no step is cut in half.
+
+    A second one interrupts at once.
+    """
+
+    def handle(number: int, _frame: FrameType | None) -> None:
+        signal.signal(number, before[number])
+        on_interrupt()
+
+    # Signals reach only the main thread; elsewhere (a notebook's worker) there is nothing to defer.
+    try:
+        before: dict[int, Any] = {
+            number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)
+        }
+    except ValueError:
+        yield
+        return
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,33 @@
+"""What the device can consume; everybody else conforms. Imports nothing but msgspec."""
+
+from vad_runtime.contracts.clip import ClipSpec
+from vad_runtime.contracts.errors import (
+    BackendError,
+    BundleError,
+    ConfigError,
+    ExportError,
+    InputError,
+    ParityError,
+    SourceError,
+    TrainingError,
+    VadError,
+)
+from vad_runtime.contracts.manifest import Artefact, Manifest, OutputSpec, ScoreSpec, Scoring
+
+__all__ = [
+    "Artefact",
+    "BackendError",
+    "BundleError",
+    "ClipSpec",
+    "ConfigError",
+    "ExportError",
+    "InputError",
+    "Manifest",
+    "OutputSpec",
+    "ParityError",
+    "ScoreSpec",
+    "Scoring",
+    "SourceError",
+    "TrainingError",
+    "VadError",
+]

@@ -1,0 +1,53 @@
+"""The one error tree of vad-edge.
+
+::
+
+    VadError               anything a user can put right: one line, exit code 1
+    ├── InputError         a file, folder or argument that cannot be used
+    │   └── SourceError    a video, camera or frame folder that cannot be read
+    ├── ConfigError        a configuration value that makes no sense
+    ├── BundleError        a *.vad folder that is damaged, foreign, or too new
+    ├── BackendError       an inference engine that is missing, or did something else than asked
+    ├── TrainingError      a training run that cannot go on (for example a loss that is not finite)
+    └── ExportError        a model that cannot be exported
+        └── ParityError    an export that does not decide like its checkpoint
+
+A message names the thing, the reason and the next step. Every other exception is a bug of ours and
+keeps its traceback.
+"""
+
+
+class VadError(Exception):
+    """Something a user can put right. Its text is one line that ends with the next step."""
+
+
+class InputError(VadError):
+    """A file, folder or argument cannot be used."""
+
+
+class SourceError(InputError):
+    """A video, camera or folder of frames cannot be read."""
+
+
+class ConfigError(VadError):
+    """A configuration value makes no sense."""
+
+
+class BundleError(VadError):
+    """A bundle is damaged, foreign, or written by a newer version."""
+
+
+class BackendError(VadError):
+    """An inference engine is missing, or did something else than what was asked."""
+
+
+class TrainingError(VadError):
+    """A training run cannot go on."""
+
+
+class ExportError(VadError):
+    """A model cannot be exported."""
+
+
+class ParityError(ExportError):
+    """An exported graph does not give the scores of its checkpoint."""

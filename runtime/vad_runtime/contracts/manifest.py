@@ -1,0 +1,179 @@
+"""Manifest: everything a bundle says about itself, read strictly.
+
+An unknown key, a missing key, a wrong type or a newer schema is an error, never a guess: a
+detector that half-understands its settings is worse than one that does not start.
+"""
+
+import math
+from typing import Annotated, Any, Literal
+
+import msgspec
+
+from vad_runtime.contracts.clip import ClipSpec
+from vad_runtime.contracts.errors import BundleError
+
+SCHEMA = 1
+"""The manifest schema that this version writes, and the newest that it reads."""
+
+Precision = Literal["fp32", "bf16", "fp16", "int8"]
+Positive = Annotated[float, msgspec.Meta(gt=0)]
+
+
+class _Strict(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    pass
+
+
+class ScoreSpec(_Strict, frozen=True, kw_only=True):
+    """What the numbers of the output `score` belong to."""
+
+    per: Literal["frame", "clip"]
+    """`frame`: shape (N, count), one score a frame. `clip`: shape (N,), one score a clip."""
+
+    form: str
+    """What is summed, for example `reconstruction` or `prediction` (docs/bundle-format.md)."""
+
+    first: int = 0
+    """Index in the clip of the first frame that is scored; those before it are context only."""
+
+    count: int = 1
+    """How many frames of the clip are scored (1 for `clip`)."""
+
+    alpha: float | None = None
+    """Weight of the prediction error against the reconstruction error, where both are summed."""
+
+
+class OutputSpec(_Strict, frozen=True, kw_only=True):
+    """An output of the graph beside `score`."""
+
+    name: str
+    shape: list[int | str]
+    """Shape; a string is a named dynamic dimension."""
+    dtype: str = "float32"
+    meaning: str
+
+
+class Scoring(_Strict, frozen=True, kw_only=True):
+    """From the graph's raw score to an alarm. Lives outside the graph: an operator may change it.
+
+    ``normalised = (raw - offset) / scale``, then a causal filter over the last `window` scored
+    frames, then a threshold with hysteresis.
+    """
+
+    offset: float = 0.0
+    """Raw score that becomes 0: the median of normal validation footage."""
+
+    scale: Positive = 1.0
+    """Raw score units per unit of normalised score."""
+
+    smoothing: Literal["none", "mean", "median"] = "none"
+    """Causal filter over the frames seen so far."""
+
+    window: Annotated[int, msgspec.Meta(ge=1)] = 1
+    """Length of that filter in scored frames."""
+
+    threshold: float | None = None
+    """Alarm at or above this smoothed, normalised score; None = no alarms."""
+
+    release: Annotated[float, msgspec.Meta(gt=0, le=1)] = 0.9
+    """An alarm ends when the score falls below `release * threshold`."""
+
+    min_duration_s: Annotated[float, msgspec.Meta(ge=0)] = 0.0
+    """An alarm is raised after the score has stayed up for this long, seconds."""
+
+    method: str = "none"
+    """How offset, scale and threshold were chosen, in words."""
+
+    evidence: dict[str, Any] = {}
+    """The figures behind that choice (quantile, number of frames and videos)."""
+
+    def __post_init__(self) -> None:
+        """Refuse NaN and infinity: JSON writes them as null, and a null threshold never alarms."""
+        for name in ("offset", "scale", "threshold"):
+            value = getattr(self, name)
+            if value is not None and not math.isfinite(value):
+                raise ValueError(f"Scoring.{name} must be finite, got {value}")
+
+
+class Artefact(_Strict, frozen=True, kw_only=True):
+    """One file of a bundle that a back end can load."""
+
+    file: str
+    """Name inside the bundle folder; no folders, no `..`."""
+    sha256: str
+    bytes: Annotated[int, msgspec.Meta(ge=0)]
+    format: Literal["onnx"]
+    precision: Precision
+    opset: int | None = None
+    tools: dict[str, str] = {}
+    """Versions of the tools that wrote it."""
+
+
+class Manifest(_Strict, frozen=True, kw_only=True):
+    """The content of `manifest.json`."""
+
+    schema: int = SCHEMA
+    family: str
+    """Model family: `stae`, `backbone-ae`, `mil`, …"""
+    name: str
+    clip: ClipSpec
+    score: ScoreSpec
+    outputs: list[OutputSpec] = []
+    scoring: Scoring = Scoring()
+    artefacts: dict[str, Artefact]
+    """Artefacts by a short name, for example `fp32`."""
+    training: dict[str, Any] = {}
+    """Summary of the training data and run."""
+    licence: str = "unspecified"
+    created: str = ""
+    """ISO 8601 time of the export, UTC."""
+    calibration: dict[str, Any] | None = None
+    parity: dict[str, Any] | None = None
+    """How far the artefacts' scores are from the checkpoint's, and on which clips."""
+    latency: dict[str, Any] | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse a manifest that contradicts itself."""
+        if self.score.per == "frame":
+            last = self.score.first + self.score.count
+            if self.score.first < 0 or self.score.count < 1 or last > self.clip.frames:
+                raise ValueError(
+                    f"score covers frames {self.score.first} to {last - 1}, "
+                    f"but a clip has {self.clip.frames}"
+                )
+        if not self.artefacts:
+            raise ValueError("artefacts is empty")
+
+
+def manifest_from_json(text: bytes, where: str) -> Manifest:
+    """Read a manifest strictly.
+
+    Args:
+        text: UTF-8 JSON.
+        where: Name of the file, for messages.
+
+    Raises:
+        BundleError: Not JSON, a newer schema, an unknown or missing key, a wrong type or value.
+    """
+    try:
+        head = msgspec.json.decode(text)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise BundleError(f"{where}: not JSON ({error}). Export the bundle again.") from None
+    schema = head.get("schema") if isinstance(head, dict) else None
+    if not isinstance(schema, int) or isinstance(schema, bool):
+        raise BundleError(f"{where}: no schema number, so no manifest. Export the bundle again.")
+    if schema > SCHEMA:
+        raise BundleError(
+            f"{where}: manifest schema {schema}, but this vad-edge reads up to {SCHEMA}. "
+            "Upgrade with: pip install -U vad-edge"
+        )
+    if schema < 1:
+        raise BundleError(f"{where}: manifest schema {schema} never existed. Export it again.")
+    try:
+        return msgspec.convert(head, Manifest)
+    except (msgspec.ValidationError, ValueError) as error:
+        raise BundleError(f"{where}: {error}. Correct that key or export again.") from None
+
+
+def json_from_manifest(manifest: Manifest) -> bytes:
+    """Return the manifest as indented UTF-8 JSON that ends with a newline."""
+    return msgspec.json.format(msgspec.json.encode(manifest), indent=2) + b"\n"

@@ -1,0 +1,171 @@
+"""Frames in, scored frames out: window, back end, scoring and events put together."""
+
+from collections import deque
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from vad_runtime.backends.base import Backend
+from vad_runtime.contracts.manifest import Manifest
+from vad_runtime.events import AlarmState, Event
+from vad_runtime.latency import Stage
+from vad_runtime.scoring import CausalScorer, ClipMean
+from vad_runtime.sources.base import Frame
+from vad_runtime.windows import Clip, ClipWindow
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScoredFrame:
+    """One source frame and what was found in it."""
+
+    frame: Frame
+    raw: float | None
+    """The graph's score from the first clip that scored this frame; None = not scored."""
+    score: float | None
+    """Normalised and causally smoothed; the threshold applies to it."""
+    alarm: bool
+    status: str
+    """`scored`, or why not: `warm-up` (too few frames for a clip), `damaged`, `between` (skipped
+    by the stride), `context` (the model looks at it, but scores other frames)."""
+
+
+@dataclass(kw_only=True)
+class Counters:
+    """What became of the frames."""
+
+    frames: int = 0
+    scored: int = 0
+    clips: int = 0
+    flushes: dict[str, int] = field(default_factory=dict)
+    """How often the window was emptied, by cause."""
+    unscored: dict[str, int] = field(default_factory=dict)
+    """Frames without a score, by cause."""
+
+
+class Detector:
+    """Runs one stream through one back end.
+
+    Each frame comes out once, in order, as soon as it is settled. Its score is that of the first
+    clip that scores it, so a score never changes later and does not depend on whether the source
+    is a file or live.
+
+    Args:
+        manifest: The bundle's manifest.
+        backend: An open back end; the caller closes it.
+        hop: Source frames from one clip to the next; None = the manifest's.
+        clip_means: Collects every clip's scores for the offline column, if given.
+    """
+
+    def __init__(
+        self,
+        manifest: Manifest,
+        backend: Backend,
+        *,
+        hop: int | None = None,
+        clip_means: ClipMean | None = None,
+    ) -> None:
+        self._spec = manifest.clip
+        self._score = manifest.score
+        self._backend = backend
+        self._window = ClipWindow(manifest.clip, hop=hop)
+        self._scorer = CausalScorer(manifest.scoring)
+        self._alarm = AlarmState(manifest.scoring)
+        self._clip_means = clip_means
+        self._pending: deque[Frame] = deque()
+        self._last_pts_s: float | None = None
+        self._last_in_clip: int | None = None
+        self.counters = Counters()
+        self.infer_stage = Stage()
+        self.events: list[Event] = []
+
+    def run(self, frames: Iterable[Frame], *, nominal_fps: float) -> Iterator[ScoredFrame]:
+        """Score a stream of frames.
+
+        Args:
+            frames: In order; `nominal_fps` frames a second as a rule.
+            nominal_fps: A step in time of more than four such frames and half a second is a hole.
+
+        Yields:
+            Every frame once, in order.
+        """
+        longest_step_s = max(4 / nominal_fps, 0.5)
+        try:
+            for frame in frames:
+                yield from self._take(frame, longest_step_s)
+            yield from self._flush(None)
+        finally:
+            # A source that fails, or a caller that stops, must not lose an alarm that is on.
+            self._end_alarm()
+
+    def _take(self, frame: Frame, longest_step_s: float) -> Iterator[ScoredFrame]:
+        self.counters.frames += 1
+        cause = frame.hole
+        if self._last_pts_s is not None and frame.pts_s - self._last_pts_s > longest_step_s:
+            cause = cause or "jump in time"
+        self._last_pts_s = frame.pts_s
+        if frame.damaged:
+            cause = "damaged frame"
+        if cause is not None:
+            yield from self._flush(cause)
+        if frame.damaged:
+            yield self._settle(frame, None, "damaged")
+            return
+        clip = self._window.push(frame.index, frame.pixels)
+        self._pending.append(frame)
+        if clip is not None:
+            yield from self._use(clip)
+
+    def _flush(self, cause: str | None) -> Iterator[ScoredFrame]:
+        if cause is not None and not self._window.empty:
+            self.counters.flushes[cause] = self.counters.flushes.get(cause, 0) + 1
+        clip = self._window.flush()
+        if clip is not None:
+            yield from self._use(clip)
+        while self._pending:
+            frame = self._pending.popleft()
+            status = "warm-up"
+            if self._last_in_clip is not None:
+                status = "context" if frame.index <= self._last_in_clip else "between"
+            yield self._settle(frame, None, status)
+        self._last_in_clip = None
+        self._scorer.reset()
+        self._end_alarm()
+
+    def _end_alarm(self) -> None:
+        event = self._alarm.end()
+        if event is not None:
+            self.events.append(event)
+
+    def _use(self, clip: Clip) -> Iterator[ScoredFrame]:
+        with self.infer_stage.timed():
+            scores = self._backend.infer(clip.pixels)["score"]
+        self.counters.clips += 1
+        if self._score.per == "clip":
+            values = {index: float(scores[0]) for index in clip.indices}
+        else:
+            indices = clip.indices[self._score.first : self._score.first + self._score.count]
+            values = dict(zip(indices, scores[0].tolist(), strict=True))
+        if self._clip_means is not None:
+            self._clip_means.add(list(values), np.array(list(values.values()), np.float32))
+        self._last_in_clip = clip.indices[-1]
+        first, last = min(values), max(values)
+        while self._pending and self._pending[0].index <= last:
+            frame = self._pending.popleft()
+            status = "context" if frame.index < first else "between"
+            yield self._settle(frame, values.get(frame.index), status)
+
+    def _settle(self, frame: Frame, raw: float | None, status: str) -> ScoredFrame:
+        if raw is None:
+            self.counters.unscored[status] = self.counters.unscored.get(status, 0) + 1
+            return ScoredFrame(
+                frame=frame, raw=None, score=None, alarm=self._alarm.active, status=status
+            )
+        self.counters.scored += 1
+        score = self._scorer.update(raw)
+        event = self._alarm.update(frame.index, frame.pts_s, score)
+        if event is not None:
+            self.events.append(event)
+        return ScoredFrame(
+            frame=frame, raw=raw, score=score, alarm=self._alarm.active, status="scored"
+        )

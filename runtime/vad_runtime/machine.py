@@ -1,0 +1,54 @@
+"""Facts about this machine and the libraries that ran, for reports."""
+
+import importlib.metadata
+import os
+import platform
+from pathlib import Path
+
+from vad_runtime import __version__
+from vad_runtime.backends.checks import usable_threads
+
+_LIBRARIES = [
+    "vad-edge",
+    "numpy",
+    "av",
+    "opencv-python-headless",
+    "opencv-python",
+    "openvino",
+    "onnxruntime",
+    "torch",
+]
+
+
+def cpu_name() -> str:
+    """Return the processor's name as the operating system gives it."""
+    try:
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith(("model name", "Model")):
+                return line.split(":", 1)[1].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()
+
+
+def machine_facts() -> dict[str, str | int]:
+    """Return processor, architecture, cores, usable threads, system and Python version."""
+    return {
+        "cpu": cpu_name(),
+        "architecture": platform.machine(),
+        "cores": os.cpu_count() or 1,
+        "usable_threads": usable_threads(),
+        "system": platform.platform(),
+        "python": platform.python_version(),
+    }
+
+
+def library_versions() -> dict[str, str]:
+    """Return the versions of the installed libraries that touch a score."""
+    found = {"vad-edge": __version__}
+    for name in _LIBRARIES:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found

@@ -1,0 +1,101 @@
+"""Frames to clips: a ring, a hop, and no clip across a hole."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from vad_runtime.contracts.clip import ClipSpec
+from vad_runtime.ring import FrameRing
+from vad_runtime.sources.base import Pixels
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Clip:
+    """One window, ready for a back end."""
+
+    pixels: npt.NDArray[np.uint8]
+    """Shape (1, T, H, W, C), uint8, C-contiguous, read-only; a view of the ring, valid until the
+    next frame is pushed."""
+
+    indices: list[int]
+    """Source index of each of the T frames."""
+
+
+class ClipWindow:
+    """Turns a stream of frames into clips.
+
+    ::
+
+        frames=4 stride=1 hop=2
+
+        f0 f1 f2 f3 f4 f5 f6 | end or hole
+        [---------]                          clip when f3 has come
+              [---------]                    two frames later
+                 [---------]                 the tail: f6 would be lost otherwise
+
+    A hole empties the window: a clip never spans one and is never filled up with stale or black
+    frames. Nothing comes out before T frames have come in.
+
+    Args:
+        spec: The clips' form.
+        hop: Source frames from one clip to the next; None = the spec's.
+
+    Raises:
+        ValueError: The hop is no positive multiple of the stride.
+    """
+
+    def __init__(self, spec: ClipSpec, *, hop: int | None = None) -> None:
+        self._spec = spec
+        hop = spec.hop if hop is None else hop
+        if hop < 1 or hop % spec.stride:
+            raise ValueError(f"hop must be a positive multiple of stride {spec.stride}, got {hop}")
+        self._hop = hop // spec.stride
+        self._ring = FrameRing(spec.frames, spec.frame_shape)
+        self._indices: list[int] = []
+        self._seen = 0
+        self._kept = 0
+        self._in_clips = 0
+
+    @property
+    def empty(self) -> bool:
+        """Whether no frame has come since the last flush."""
+        return self._seen == 0
+
+    def push(self, index: int, pixels: Pixels) -> Clip | None:
+        """Take the next frame; return a clip when one is due.
+
+        Args:
+            index: The frame's number in its source.
+            pixels: Shape (H, W, C), uint8; copied once, into the ring.
+        """
+        position = self._seen
+        self._seen += 1
+        if position % self._spec.stride:
+            return None
+        self._ring.push(pixels)
+        self._indices.append(index)
+        del self._indices[: -self._spec.frames]
+        self._kept += 1
+        beyond = self._kept - self._spec.frames
+        if beyond < 0 or beyond % self._hop:
+            return None
+        return self._clip()
+
+    def flush(self) -> Clip | None:
+        """Empty the window at a hole or at the end.
+
+        Returns:
+            A last clip if frames have come that no clip has held yet. It must be used before the
+            next `push`.
+        """
+        due = self._kept >= self._spec.frames and self._kept > self._in_clips
+        clip = self._clip() if due else None
+        self._ring.clear()
+        self._indices = []
+        self._seen = self._kept = self._in_clips = 0
+        return clip
+
+    def _clip(self) -> Clip:
+        self._in_clips = self._kept
+        return Clip(pixels=self._ring.latest()[None], indices=list(self._indices))
