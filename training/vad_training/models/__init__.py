@@ -1,0 +1,5 @@
+"""The trainable networks."""
+
+from vad_training.models.stae import STAE
+
+__all__ = ["STAE"]
