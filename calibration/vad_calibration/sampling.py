@@ -1,0 +1,87 @@
+"""Clips drawn evenly from footage: the inputs of the parity check, later of calibration."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from vad_runtime.contracts import ClipSpec, SourceError
+from vad_runtime.sources import open_source
+from vad_runtime.sources.prefetch import Prefetch
+from vad_runtime.windows import ClipWindow
+
+
+@dataclass(frozen=True, kw_only=True)
+class SampledClips:
+    """Clips and where they come from."""
+
+    clips: npt.NDArray[np.uint8]
+    """Shape (N, T, H, W, C), uint8, C-contiguous; the caller owns it."""
+
+    origins: list[tuple[str, int]]
+    """For each clip its file's name and the number of its first source frame."""
+
+
+def clips_from_footage(
+    sources: Sequence[Path], spec: ClipSpec, count: int, *, seed: int = 0
+) -> SampledClips:
+    """Take `count` clips spread evenly over footage, by the road that `vad-run` uses.
+
+    Each source gives about the same number, at places drawn at random from equal stretches of it.
+    Memory: the `count` clips and one window.
+
+    Args:
+        sources: Videos or folders of frames.
+        spec: The clips' form; its hop is not used.
+        count: How many clips, at least 1.
+        seed: For the places.
+
+    Raises:
+        SourceError: No source holds a whole clip.
+    """
+    rng = np.random.default_rng([seed, 4])
+    chosen = [sources[i] for i in _evenly(len(sources), min(count, len(sources)))]
+    clips: list[npt.NDArray[np.uint8]] = []
+    origins: list[tuple[str, int]] = []
+    for number, source in enumerate(chosen):
+        want = count // len(chosen) + (number < count % len(chosen))
+        found = _from_one(source, spec, want, rng)
+        clips += [clip for clip, _ in found]
+        origins += [(str(source), first) for _, first in found]
+    if not clips:
+        raise SourceError(
+            f"none of the {len(chosen)} videos holds {spec.span} good frames in a row, which one "
+            "clip needs. Give longer footage."
+        )
+    return SampledClips(clips=np.concatenate(clips), origins=origins)
+
+
+def _from_one(
+    source: Path, spec: ClipSpec, want: int, rng: np.random.Generator
+) -> list[tuple[npt.NDArray[np.uint8], int]]:
+    """Reservoir-sample one clip from each of `want` stretches of a source."""
+    opened = open_source(source, spec, pictures=False)
+    total = max(opened.info.frames or 0, spec.span)
+    stretch = max(1, (total - spec.span + 1) // want)
+    window = ClipWindow(spec, hop=spec.stride)
+    best: dict[int, tuple[npt.NDArray[np.uint8], int]] = {}
+    seen: dict[int, int] = {}
+    for frame in Prefetch(opened):
+        if frame.hole is not None or frame.damaged:
+            window.flush()
+        if frame.damaged:
+            continue
+        clip = window.push(frame.index, frame.pixels)
+        if clip is None:
+            continue
+        place = min(clip.indices[0] // stretch, want - 1)
+        seen[place] = seen.get(place, 0) + 1
+        if rng.random() < 1 / seen[place]:
+            best[place] = (clip.pixels.copy(), clip.indices[0])
+    return [best[place] for place in sorted(best)]
+
+
+def _evenly(total: int, count: int) -> list[int]:
+    return [round(place) for place in np.linspace(0, total - 1, count).tolist()]

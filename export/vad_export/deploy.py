@@ -1,0 +1,175 @@
+"""One command from a folder of normal videos to a bundle with a threshold."""
+
+import math
+import shutil
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import torch
+
+from vad_export.bundles import bundle_from_checkpoint
+from vad_export.graphs import ScoreForm
+from vad_export.threshold import raw_scores, scoring_from_normal
+from vad_runtime.backends import open_backend
+from vad_runtime.bundle import Bundle, require_free_bundle_path, write_bundle
+from vad_runtime.contracts import InputError
+from vad_training.checkpoint import checkpoint_from_path
+from vad_training.config import OptimiserConfig, TrainConfig, read_config
+from vad_training.data.store import FrameStore, store_from_footage
+from vad_training.data.windows import Window, batch_of, split_segments, windows_of
+from vad_training.fit import CONFIG, LAST, device_of, fit_stae, forward_of, precision_of
+from vad_training.losses import prediction_weights, stae_loss
+from vad_training.models.stae import STAE
+
+# Chosen on validation sites (docs/results/deploy_recipe.md): the published recipe needs hours.
+RECIPE = TrainConfig(
+    optimiser=OptimiserConfig(learning_rate=2e-3, schedule="cosine", batch=4),
+)
+DEFAULT_FORM = ScoreForm()
+_EPOCHS = 8
+_TIMED_STEPS = 4
+
+
+@dataclass(frozen=True, kw_only=True)
+class DeployOptions:
+    """What the user may choose."""
+
+    minutes: float = 5.0
+    """Time for training, minutes; decoding, export and checks come on top."""
+    form: ScoreForm = DEFAULT_FORM
+    quantile: float = 0.999
+    seed: int = 0
+    validation: Sequence[Path] = ()
+    """Normal footage for validation and threshold; empty = a part of the footage is held back."""
+    overwrite: bool = False
+
+
+def deploy(
+    footage: Sequence[Path],
+    target: Path,
+    run_folder: Path,
+    options: DeployOptions,
+    say: Callable[[str], None] = lambda _: None,
+) -> Bundle:
+    """Train, export, check, choose a threshold, and write a bundle.
+
+    Args:
+        footage: Normal videos, folders of frames, or folders that hold such.
+        target: The `*.vad` folder.
+        run_folder: Keeps the training run; an interrupted one is resumed when the same command is
+            given again.
+        options: The user's choices.
+        say: Receives a line per stage.
+
+    Raises:
+        VadError: As in each of its steps; `target` is then left as it was.
+    """
+    require_free_bundle_path(target, overwrite=options.overwrite)
+    clip = RECIPE.clip
+    store = store_from_footage(footage, clip, run_folder / "frames")
+    held = None
+    if options.validation:
+        held = store_from_footage(options.validation, clip, run_folder / "frames_validation")
+    for line in (*store.skipped, *(held.skipped if held else ())):
+        say(f"skipped: {line}")
+    say(_footage_line(store))
+    config = _config(store, run_folder, options, say)
+    result = fit_stae(
+        store, config, run_folder, resume=(run_folder / LAST).is_file(), validation=held
+    )
+    say(f"trained: {result.steps} steps, best validation loss {result.best_loss:.5f}")
+    normal = held or store
+    segments = (
+        held.segments
+        if held
+        else split_segments(store, config.data.validation_fraction, config.seed)[1]
+    )
+    # The threshold needs scores and scores need a bundle, so a draft is made first; the name that
+    # the user gave appears when everything has passed.
+    draft = bundle_from_checkpoint(
+        checkpoint_from_path(run_folder),
+        run_folder / "draft.vad",
+        form=options.form,
+        footage=[Path(name) for name in normal.videos],
+        clip=msgspec.structs.replace(clip, fps=store.fps),
+        licence="as the footage that it was trained on",
+        overwrite=True,
+    )
+    choice = open_backend(draft)
+    say(f"exported and checked; scores from {choice.line}")
+    try:
+        raw = raw_scores(draft.manifest, choice.backend, normal, segments)
+    finally:
+        choice.backend.close()
+    scoring = scoring_from_normal(raw, quantile=options.quantile)
+    say(f"threshold: {scoring.threshold} ({scoring.method})")
+    manifest = msgspec.structs.replace(draft.manifest, scoring=scoring)
+    files = {short: draft.file(a) for short, a in manifest.artefacts.items()}
+    bundle = write_bundle(target, manifest, files, overwrite=options.overwrite)
+    shutil.rmtree(draft.path)
+    return bundle
+
+
+def _footage_line(store: FrameStore) -> str:
+    seconds = store.seconds()
+    length = f"{seconds / 60:.1f} minutes at {store.fps:g} fps" if seconds else "mixed frame rates"
+    return f"footage: {len(store.videos)} videos, {len(store.frames)} frames, {length}"
+
+
+def _config(
+    store: FrameStore, run_folder: Path, options: DeployOptions, say: Callable[[str], None]
+) -> TrainConfig:
+    """Return the configuration of the run that stands in the folder, or plan a new one."""
+    if (run_folder / LAST).is_file():
+        say(f"going on with the training run in {run_folder}")
+        return read_config(run_folder / CONFIG)
+    config = msgspec.structs.replace(RECIPE, seed=options.seed)
+    segments, _ = split_segments(store, config.data.validation_fraction, config.seed)
+    frames = config.clip.frames
+    windows = windows_of(
+        store.segments if options.validation else segments, frames, config.data.window_step
+    )
+    if not windows:
+        raise InputError("too little footage for a training part and a validation part. Give more.")
+    batches = math.ceil(len(windows) / config.optimiser.batch)
+    step_s = _seconds_per_step(store, windows, config)
+    steps = max(1, int(options.minutes * 60 / step_s))
+    # More passes than the published recipe makes would only learn the footage by heart.
+    steps = min(steps, TrainConfig().epochs * batches)
+    per_epoch = min(batches, math.ceil(steps / _EPOCHS))
+    epochs = max(1, round(steps / per_epoch))
+    say(f"plan: {epochs * per_epoch} steps of {step_s:.2f} s in {epochs} epochs")
+    return msgspec.structs.replace(config, epochs=epochs, steps_per_epoch=per_epoch)
+
+
+def _seconds_per_step(store: FrameStore, windows: list[Window], config: TrainConfig) -> float:
+    """Time a few steps on a model that is thrown away; the first ones warm up."""
+    device = device_of(config.device)
+    model = STAE().to(device).train()
+    forward = forward_of(model, precision_of(config.precision, device), device)
+    weights = prediction_weights(config.loss.prediction_weights, config.clip.frames).to(device)
+    times = []
+    for _ in range(_TIMED_STEPS):
+        start = time.perf_counter()
+        batch = batch_of(
+            store,
+            windows[: config.optimiser.batch],
+            config.clip.frames,
+            config.loss.future_offset,
+            config.augment,
+            np.random.default_rng(0),
+        )
+        clips, future = (
+            torch.from_numpy(a).to(device).permute(0, 4, 1, 2, 3).float() / 255
+            for a in (batch.clips, batch.future)
+        )
+        mask = torch.from_numpy(batch.mask).to(device)
+        loss = stae_loss(*forward(clips), clips, future, mask, weights)
+        loss.total.backward()  # type: ignore[no-untyped-call]  # torch gives it no types
+        loss.total.item()
+        times.append(time.perf_counter() - start)
+    return min(times[1:])
