@@ -1,6 +1,5 @@
 """Video files and folders of frames, decoded with PyAV straight to model size."""
 
-import logging
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,6 +8,7 @@ import av
 import av.error
 import av.logging
 import numpy as np
+from av.stream import Disposition
 
 from vad_runtime.contracts.clip import ClipSpec
 from vad_runtime.contracts.errors import SourceError
@@ -16,8 +16,10 @@ from vad_runtime.sources.base import Frame, Pixels, SourceInfo, SourceStats, no_
 from vad_runtime.sources.resize import resized
 
 # FFmpeg's own chatter about broken streams would drown ours; what matters is counted in the stats.
-av.logging.set_level(av.logging.PANIC)
-logging.getLogger("libav").setLevel(logging.CRITICAL)
+# It is silenced inside FFmpeg: a Python callback needs the GIL, and a decoder thread that logs while
+# this thread closes its codec and holds the GIL waits for ever (seen with PyAV 18.1).
+av.logging.set_level(None)
+av.logging.set_libav_level(av.logging.PANIC)
 
 DEFAULT_FPS = 25.0
 """Frame rate of a folder of frames, and of a file that names none."""
@@ -78,12 +80,11 @@ class VideoFile:
             reason = getattr(error, "strerror", None) or str(error)
             raise SourceError(f"{path} is not a readable video ({reason}). Give another.") from None
         text = self._container.format.name in _NOT_VIDEO
-        # Not simply the first: that may be the cover picture of an album.
-        stream = None if text else self._container.streams.best("video")
-        if not isinstance(stream, av.VideoStream):
+        films = [] if text else [s for s in self._container.streams.video if not _is_cover(s)]
+        if not films:
             self._container.close()
             raise SourceError(f"{path} holds no video stream. Give a video file.")
-        self._stream = stream
+        self._stream = films[0]
         self._stream.thread_type = "AUTO"
         rate = self._stream.guessed_rate or self._stream.average_rate
         context = self._stream.codec_context
@@ -160,6 +161,11 @@ class VideoFile:
             hole=hole,
             damaged=damaged,
         )
+
+
+def _is_cover(stream: av.VideoStream) -> bool:
+    """Whether the stream is the cover picture of an album and no film."""
+    return bool(stream.disposition & Disposition.attached_pic)
 
 
 def _seconds(image: av.VideoFrame) -> float | None:

@@ -1,0 +1,197 @@
+"""`auto` says what it took and why; a missing or broken engine names the way out."""
+
+import importlib
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import msgspec
+import pytest
+from helpers import artefact, assert_one_line, manifest
+
+from vad_runtime.backends import backend_names, open_backend
+from vad_runtime.backends.base import Options
+from vad_runtime.bundle import Bundle, write_bundle
+from vad_runtime.contracts import BackendError
+
+FP32 = Options(precision="fp32", threads=1)
+
+
+@pytest.fixture
+def without(monkeypatch: pytest.MonkeyPatch) -> "Uninstall":
+    """Makes libraries look as if they were not installed."""
+    return Uninstall(monkeypatch)
+
+
+class Uninstall:
+    """Hides a library from `import` for the time of a test."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self._monkeypatch = monkeypatch
+
+    def __call__(self, library: str) -> None:
+        # None in sys.modules is Python's own way to forbid an import.
+        self._monkeypatch.delitem(sys.modules, f"vad_runtime.backends.{library}", raising=False)
+        self._monkeypatch.setitem(sys.modules, library, None)
+
+
+@pytest.fixture
+def corrupt_bundle(tmp_path: Path) -> Bundle:
+    """A bundle whose graph is noise, under a true hash."""
+    noise = tmp_path / "noise.onnx"
+    noise.write_bytes(b"this was never a graph")
+    return write_bundle(tmp_path / "noise.vad", manifest(), {"fp32": noise})
+
+
+def test_auto_takes_openvino_and_says_why(tiny_bundle: Bundle) -> None:
+    choice = open_backend(tiny_bundle, "auto", FP32)
+    assert choice.name == "openvino"
+    assert choice.artefact == "fp32"
+    assert choice.reason == "the fastest installed engine on this CPU"
+    assert choice.line.startswith("openvino 20")
+    assert choice.line.endswith("artefact fp32 (the fastest installed engine on this CPU)")
+    assert "\n" not in choice.line
+
+
+@pytest.mark.parametrize("name", ["openvino", "onnxruntime", "fake"])
+def test_an_engine_that_was_asked_for_runs_and_says_so(tiny_bundle: Bundle, name: str) -> None:
+    choice = open_backend(tiny_bundle, name, FP32)
+    assert choice.name == name
+    assert choice.reason == "asked for"
+    assert name in choice.line
+
+
+def test_auto_without_openvino_takes_onnxruntime_and_names_the_reason(
+    tiny_bundle: Bundle, without: Uninstall
+) -> None:
+    without("openvino")
+    choice = open_backend(tiny_bundle, "auto", FP32)
+    assert choice.name == "onnxruntime"
+    assert "openvino is not installed" in choice.line
+    assert "pip install 'vad-edge[openvino]'" in choice.line
+    assert "\n" not in choice.line
+
+
+@pytest.mark.parametrize("name", ["openvino", "onnxruntime"])
+def test_an_engine_that_is_not_installed_gives_the_pip_line(
+    tiny_bundle: Bundle, without: Uninstall, name: str
+) -> None:
+    without(name)
+    with pytest.raises(BackendError) as caught:
+        open_backend(tiny_bundle, name, FP32)
+    assert_one_line(caught.value, f"{name} is not installed", f"pip install 'vad-edge[{name}]'")
+
+
+def test_auto_never_takes_the_fake_even_if_nothing_else_is_there(
+    tiny_bundle: Bundle, without: Uninstall
+) -> None:
+    without("openvino")
+    without("onnxruntime")
+    with pytest.raises(BackendError) as caught:
+        open_backend(tiny_bundle, "auto", FP32)
+    assert_one_line(caught.value, "vad-edge[openvino]", "vad-edge[onnxruntime]", "tiny.vad")
+    assert "fake" not in str(caught.value)
+
+
+def test_a_library_whose_shared_objects_do_not_load_is_not_called_uninstalled(
+    tiny_bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = importlib.import_module
+
+    def broken(name: str, package: str | None = None) -> object:
+        if name == "vad_runtime.backends.openvino":
+            raise ImportError("libopenvino.so.2640: cannot open shared object file\nmore")
+        return real(name, package)
+
+    monkeypatch.setattr(importlib, "import_module", broken)
+    with pytest.raises(BackendError, match="is installed but does not load") as caught:
+        open_backend(tiny_bundle, "openvino", FP32)
+    assert_one_line(caught.value, "libopenvino.so.2640")
+    choice = open_backend(tiny_bundle, "auto", FP32)
+    assert choice.name == "onnxruntime"
+    assert "libopenvino.so.2640" in choice.reason
+
+
+def test_a_bug_of_ours_in_a_back_end_is_not_taken_for_a_missing_library(
+    tiny_bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delitem(sys.modules, "vad_runtime.backends.openvino", raising=False)
+    monkeypatch.setitem(sys.modules, "vad_runtime.backends.checks", None)
+    with pytest.raises(ModuleNotFoundError, match="vad_runtime"):
+        open_backend(tiny_bundle, "auto", FP32)
+
+
+@pytest.mark.parametrize("name", ["openvino", "onnxruntime"])
+def test_a_corrupt_graph_is_one_line(corrupt_bundle: Bundle, name: str) -> None:
+    with pytest.raises(BackendError) as caught:
+        open_backend(corrupt_bundle, name, FP32)
+    assert_one_line(caught.value, name, "model.onnx")
+
+
+def test_auto_lists_why_each_engine_refused_a_corrupt_graph(corrupt_bundle: Bundle) -> None:
+    with pytest.raises(BackendError, match=r"no back end can run noise\.vad") as caught:
+        open_backend(corrupt_bundle, "auto", FP32)
+    assert_one_line(caught.value, "openvino cannot load", "onnxruntime cannot load")
+
+
+def test_a_bundle_without_an_fp32_graph_says_what_it_has(tmp_path: Path, tiny_graph: Path) -> None:
+    about = manifest(artefacts={"half": artefact(precision="fp16")})
+    bundle = write_bundle(tmp_path / "half.vad", about, {"half": tiny_graph})
+    with pytest.raises(BackendError, match="Export an fp32 graph") as caught:
+        open_backend(bundle, "onnxruntime", FP32)
+    assert_one_line(caught.value, "half.vad", "(half)")
+
+
+def test_the_first_fp32_graph_is_taken_whatever_stands_before_it(
+    tmp_path: Path, tiny_graph: Path
+) -> None:
+    about = manifest(
+        artefacts={
+            "half": artefact(file="half.onnx", precision="fp16"),
+            "whole": artefact(file="whole.onnx"),
+        }
+    )
+    bundle = write_bundle(tmp_path / "two.vad", about, {"half": tiny_graph, "whole": tiny_graph})
+    assert open_backend(bundle, "onnxruntime", FP32).artefact == "whole"
+
+
+def test_an_unknown_name_lists_the_names(tiny_bundle: Bundle) -> None:
+    with pytest.raises(BackendError, match="no back end is called 'tensorflow'") as caught:
+        open_backend(tiny_bundle, "tensorflow")
+    assert_one_line(caught.value, "auto", *backend_names())
+
+
+def test_auto_passes_options_on_and_never_bends_them(tiny_bundle: Bundle) -> None:
+    with pytest.raises(BackendError, match="cuda:0") as caught:
+        open_backend(tiny_bundle, "auto", Options(device="cuda:0"))
+    assert_one_line(caught.value, "openvino", "onnxruntime")
+
+
+def test_a_graph_that_contradicts_the_manifest_is_refused_at_the_start(
+    tmp_path: Path, tiny_graph: Path
+) -> None:
+    about = manifest()
+    wider = msgspec.structs.replace(about, clip=msgspec.structs.replace(about.clip, width=64))
+    bundle = write_bundle(tmp_path / "wide.vad", wider, {"fp32": tiny_graph})
+    for name in ("openvino", "onnxruntime"):
+        with pytest.raises(BackendError, match="the manifest says") as caught:
+            open_backend(bundle, name, FP32)
+        assert_one_line(caught.value, "(N, 8, 32, 32, 1)", "(N, 8, 32, 64, 1)")
+
+
+def test_importing_the_package_loads_no_engine_and_no_decoder() -> None:
+    code = (
+        "import sys, vad_runtime, vad_runtime.backends, vad_runtime.sources, vad_runtime.detector;"
+        "print([m for m in ('openvino', 'onnxruntime', 'av', 'cv2', 'torch', 'onnx', 'matplotlib')"
+        " if m in sys.modules])"
+    )
+    runtime = Path(__file__).parents[2] / "runtime"
+    answer = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        check=True,
+        env=os.environ | {"PYTHONPATH": str(runtime)},
+    )
+    assert answer.stdout.strip() == "[]"
