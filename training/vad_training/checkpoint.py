@@ -1,6 +1,7 @@
 """Checkpoints: ours, and the published STAE layout."""
 
 import pickle
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,9 @@ from vad_training.config import TrainConfig, config_from_tree, tree_from_config
 from vad_training.models.stae import STAE
 
 SCHEMA = 1
+
+_UNREADABLE = (AttributeError, LookupError, RuntimeError, TypeError, ValueError)
+"""What `torch.load` raises for files that only look like checkpoints, beside pickle's errors."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,13 +56,16 @@ def read_checkpoint_file(path: Path) -> dict[str, Any]:
         InputError: Missing, or not a checkpoint that can be read safely.
     """
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            # PyTorch's notes on the pickle protocol; what matters is raised.
+            warnings.simplefilter("ignore")
+            content = torch.load(path, map_location="cpu", weights_only=True)
     except OSError as error:
         raise InputError(f"{path} cannot be read ({error.strerror}). Check the path.") from None
-    except (RuntimeError, pickle.UnpicklingError, EOFError, ValueError, KeyError) as error:
-        reason = str(error).splitlines()[0][:120]
+    except (pickle.UnpicklingError, EOFError, *_UNREADABLE) as error:
+        reason = (str(error) or type(error).__name__).splitlines()[0][:120]
         raise InputError(f"{path} is no PyTorch checkpoint ({reason}). Give another.") from None
-    if not isinstance(content, dict):
+    if not isinstance(content, dict) or not all(isinstance(name, str) for name in content):
         raise InputError(f"{path} holds no weights by name. Give a checkpoint.")
     return content
 
@@ -85,6 +92,8 @@ def checkpoint_from_path(path: Path) -> Checkpoint:
                 f"{file} has checkpoint schema {content.get('schema')}, this version reads "
                 f"{SCHEMA}. Upgrade with: pip install -U vad-edge"
             )
+        if not isinstance(content.get("model"), dict):
+            raise InputError(f"{file} holds a configuration but no model. Give a checkpoint.")
         weights, summary = content["model"], content.get("summary", {})
         config = config_from_tree(content["config"], str(file))
     return Checkpoint(

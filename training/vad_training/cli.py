@@ -96,7 +96,7 @@ def fit(
     held = None
     if validation is not None:
         held = store_from_footage([validation], config.clip, folder / "frames_validation")
-    for line in store.skipped:
+    for line in (*store.skipped, *(held.skipped if held else ())):
         click.echo(f"Skipped: {line}", err=True)
     result = fit_stae(store, config, folder, resume=resume, validation=held)
     why = ", stopped early" if result.stopped_early else ""

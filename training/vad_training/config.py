@@ -1,5 +1,6 @@
 """Training configuration: YAML with strict keys, and `--set key=value` on top."""
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -13,6 +14,7 @@ _Fraction = Annotated[float, msgspec.Meta(gt=0, lt=1)]
 _Positive = Annotated[float, msgspec.Meta(gt=0)]
 _Count = Annotated[int, msgspec.Meta(ge=1)]
 _NotNegative = Annotated[float, msgspec.Meta(ge=0)]
+_Seed = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]  # what PyTorch's generators take
 
 
 class _Strict(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -74,7 +76,7 @@ class TrainConfig(_Strict, frozen=True, kw_only=True):
     """Steps after which an epoch ends; None = when every window was seen once."""
     patience: _Count | None = None
     """Stop after this many epochs without a better validation loss; None = never."""
-    seed: Annotated[int, msgspec.Meta(ge=0)] = 0
+    seed: _Seed = 0
     device: str = "auto"
     """`auto` = the first CUDA device if there is one, else the CPU; or a PyTorch device name."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
@@ -103,7 +105,7 @@ def read_config(file: Path | None, settings: Sequence[str] = ()) -> TrainConfig:
             raise ConfigError(f"--set {setting}: write it as key=value, e.g. optimiser.batch=8")
         try:
             value = _number(yaml.safe_load(text))
-        except yaml.YAMLError:
+        except (yaml.YAMLError, ValueError, RecursionError):  # ValueError: a date like 2024-13-45
             raise ConfigError(f"--set {setting}: {text!r} is no YAML value. Quote it.") from None
         for part in reversed(key.split(".")):
             value = {part: value}
@@ -119,6 +121,7 @@ def config_from_tree(tree: dict[str, Any], where: str) -> TrainConfig:
         ConfigError: An unknown key or a value out of its range; the message names it.
     """
     try:
+        _refuse_infinity(tree)
         return msgspec.convert(tree, TrainConfig)
     except (msgspec.ValidationError, ValueError) as error:
         raise ConfigError(f"{where}: {error}. See docs/training.md for the keys.") from None
@@ -137,18 +140,26 @@ def yaml_from_config(config: TrainConfig) -> str:
 
 def _tree_from_file(file: Path) -> dict[str, Any]:
     try:
-        tree = yaml.safe_load(file.read_text(encoding="utf-8"))
+        tree = _number(yaml.safe_load(file.read_text(encoding="utf-8")))
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "not UTF-8 text"
         raise ConfigError(f"{file} cannot be read ({reason}). Check the path.") from None
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{file} is not YAML ({' '.join(str(error).split())}).") from None
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise ConfigError(f"{file} is not YAML ({reason}). See docs/training.md.") from None
     if tree is None:
         return {}
     if not isinstance(tree, dict):
         raise ConfigError(f"{file} must hold keys and values. See docs/training.md.")
-    numbers: dict[str, Any] = _number(tree)
-    return numbers
+    return tree
+
+
+def _refuse_infinity(tree: dict[str, Any], above: str = "") -> None:
+    for key, value in tree.items():
+        if isinstance(value, dict):
+            _refuse_infinity(value, f"{above}{key}.")
+        elif isinstance(value, float) and not math.isfinite(value):
+            raise ValueError(f"{above}{key} must be finite, got {value}")
 
 
 def _number(value: Any) -> Any:

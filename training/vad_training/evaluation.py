@@ -107,7 +107,7 @@ def read_scores(folder: Path, labels: Labels) -> list[VideoScores]:
         raise InputError(f"{folder} holds no report.json. Run vad-run score with -o {folder}.")
     videos = []
     for report in reports:
-        source = msgspec.json.decode(report.read_bytes())["source"]["name"]
+        source = _source_of(report)
         truth = labels.of(source)
         if truth is None:
             raise InputError(f"{labels.label_set} has no truth for {source}. Give its labels.")
@@ -122,6 +122,12 @@ def read_scores(folder: Path, labels: Labels) -> list[VideoScores]:
                 )
             causal[row.frame] = np.nan if row.score is None else row.score
             offline[row.frame] = np.nan if row.offline is None else row.offline
+        if rows and rows[-1].frame + 1 != truth.frames:
+            raise InputError(
+                f"{report.parent / 'scores.csv'} ends with frame {rows[-1].frame}, but "
+                f"{labels.label_set} knows {truth.frames} frames of {source}. Score all of it, or "
+                "give the labels of this file."
+            )
         if np.isnan(causal).all():
             raise InputError(f"{report.parent / 'scores.csv'} holds no score. Score it again.")
         has_offline = not np.isnan(offline).all()
@@ -134,6 +140,15 @@ def read_scores(folder: Path, labels: Labels) -> list[VideoScores]:
             )
         )
     return videos
+
+
+def _source_of(report: Path) -> str:
+    try:
+        return str(msgspec.json.decode(report.read_bytes())["source"]["name"])
+    except (OSError, msgspec.MsgspecError, KeyError, TypeError):
+        raise InputError(
+            f"{report} is no report of vad-run. Remove it or score that video again."
+        ) from None
 
 
 def _held(scores: Scores) -> Scores:

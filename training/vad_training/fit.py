@@ -142,7 +142,9 @@ class _Fit:
         (self._folder / LOG).write_text("")
 
     def _restore(self, content: dict[str, Any], last: Path) -> None:
-        if content.get("footage") != self._footage_key():
+        # The seed decides the split: with another one a video could change sides.
+        seed = content.get("config", {}).get("seed")
+        if content.get("footage") != self._footage_key() or seed != self._config.seed:
             raise InputError(
                 f"{last} was trained on other footage or with another split. Start a new run."
             )
@@ -152,7 +154,7 @@ class _Fit:
         # A crash may have left log lines of steps that last.pt does not know; they come again.
         log = self._folder / LOG
         lines = log.read_text(encoding="utf-8").splitlines(keepends=True) if log.exists() else []
-        kept = [line for line in lines if json.loads(line)["step"] < self._state.step]
+        kept = [line for line in lines if _step_of(line) < self._state.step]
         with whole_file(log) as temporary:
             temporary.write_text("".join(kept), encoding="utf-8")
 
@@ -161,7 +163,7 @@ class _Fit:
         return f"{self._store.key} {held} {len(self._windows)} {len(self._held)}"
 
     def run(self) -> FitResult:
-        early = False
+        early = self._out_of_patience()  # a run that has stopped early is not trained further
         with (
             deferred_interrupt(self._interrupt),
             progress("training, steps", self._total) as bar,
@@ -211,8 +213,10 @@ class _Fit:
         loss = self._loss(batch)
         value = float(loss.total.detach())
         if not math.isfinite(value):
+            there = (self._folder / LAST).exists()
+            again = f"Resume from {self._folder / LAST}" if there else "Start again"
             raise TrainingError(
-                f"the loss is {value} at step {state.step}. Resume from {self._folder / LAST} "
+                f"the loss is {value} at step {state.step}. {again} "
                 "with a lower optimiser.learning_rate, or precision=fp32."
             )
         loss.total.backward()  # type: ignore[no-untyped-call]  # torch gives it no types
@@ -275,8 +279,11 @@ class _Fit:
         else:
             state.epochs_without_gain += 1
         self._save_last()
+        return self._out_of_patience()
+
+    def _out_of_patience(self) -> bool:
         patience = self._config.patience
-        return patience is not None and state.epochs_without_gain >= patience
+        return patience is not None and self._state.epochs_without_gain >= patience
 
     def _save_last(self) -> None:
         content = {
@@ -382,6 +389,14 @@ def learning_rate_at(config: TrainConfig, step: int, per_epoch: int) -> float:
         return settings.learning_rate * (step + 1) / warm_up
     share = (step - warm_up) / max(1, total - warm_up)
     return settings.learning_rate * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * share)))
+
+
+def _step_of(line: str) -> float:
+    """Return the step of a log line; infinity for half a line, which a crash may leave."""
+    try:
+        return float(json.loads(line)["step"])
+    except (ValueError, KeyError, TypeError):
+        return math.inf
 
 
 def _footage(

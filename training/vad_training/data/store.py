@@ -2,6 +2,7 @@
 
 import contextlib
 import hashlib
+import math
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -72,12 +73,16 @@ def store_from_footage(names: Sequence[str | Path], spec: ClipSpec, folder: Path
     Raises:
         InputError: No footage, none of it readable or long enough, or the folder is not writable.
     """
-    sources = [source for name in names for source in find_sources(name)]
+    # A video that is named twice would land in training and in validation.
+    found = (source for name in names for source in find_sources(name))
+    sources = list({source.resolve(): source for source in found}.values())
     key = _key(sources, spec)
     index_file, raw_file = folder / "index.json", folder / "frames.raw"
     with contextlib.suppress(OSError, msgspec.MsgspecError):
         index = msgspec.json.decode(index_file.read_bytes(), type=_Index)
-        if index.key == key:
+        rows = sum(segment.frames for segment in index.segments)
+        # After a power cut the array may be shorter than its index says.
+        if index.key == key and raw_file.stat().st_size == rows * math.prod(spec.frame_shape):
             return FrameStore(_mapped(raw_file, spec), index)
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -129,8 +134,13 @@ def _decoded(
             found: list[Segment] = []
             try:
                 opened = open_source(source, spec, pictures=False)
+                # A longer step in time is a hole, as it is in `Detector.run`.
+                longest_step_s = max(4 / opened.info.fps, 0.5)
+                before_s = 0.0
                 for frame in Prefetch(opened):
-                    if frame.hole is not None or frame.damaged:
+                    jump = frame.pts_s - before_s > longest_step_s
+                    before_s = frame.pts_s
+                    if frame.hole is not None or frame.damaged or jump:
                         if row > begin:
                             found.append(
                                 Segment(video=len(videos), start=begin, frames=row - begin)
