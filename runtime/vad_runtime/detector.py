@@ -12,7 +12,7 @@ from vad_runtime.events import AlarmState, Event
 from vad_runtime.latency import Stage
 from vad_runtime.scoring import CausalScorer, ClipMean
 from vad_runtime.sources.base import Frame
-from vad_runtime.windows import Clip, ClipWindow
+from vad_runtime.windows import Clip, ClipWindow, longest_step_s
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,24 +84,24 @@ class Detector:
 
         Args:
             frames: In order; `nominal_fps` frames a second as a rule.
-            nominal_fps: A step in time of more than four such frames and half a second is a hole.
+            nominal_fps: Decides which step in time is a hole; see `longest_step_s`.
 
         Yields:
             Every frame once, in order.
         """
-        longest_step_s = max(4 / nominal_fps, 0.5)
+        longest_s = longest_step_s(nominal_fps)
         try:
             for frame in frames:
-                yield from self._take(frame, longest_step_s)
+                yield from self._take(frame, longest_s)
             yield from self._flush(None)
         finally:
             # A source that fails, or a caller that stops, must not lose an alarm that is on.
             self._end_alarm()
 
-    def _take(self, frame: Frame, longest_step_s: float) -> Iterator[ScoredFrame]:
+    def _take(self, frame: Frame, longest_s: float) -> Iterator[ScoredFrame]:
         self.counters.frames += 1
         cause = frame.hole
-        if self._last_pts_s is not None and frame.pts_s - self._last_pts_s > longest_step_s:
+        if self._last_pts_s is not None and frame.pts_s - self._last_pts_s > longest_s:
             cause = cause or "jump in time"
         self._last_pts_s = frame.pts_s
         if frame.damaged:
@@ -149,10 +149,10 @@ class Detector:
         if self._clip_means is not None:
             self._clip_means.add(list(values), np.array(list(values.values()), np.float32))
         self._last_in_clip = clip.indices[-1]
-        first, last = min(values), max(values)
+        last, seen = max(values), set(clip.indices)
         while self._pending and self._pending[0].index <= last:
             frame = self._pending.popleft()
-            status = "context" if frame.index < first else "between"
+            status = "context" if frame.index in seen else "between"
             yield self._settle(frame, values.get(frame.index), status)
 
     def _settle(self, frame: Frame, raw: float | None, status: str) -> ScoredFrame:

@@ -14,11 +14,11 @@ _EVERY_S = 15.0
 class Progress:
     """Counts steps of one piece of work. Made by `progress`."""
 
-    def __init__(self, label: str, total: int | None, bar: Any) -> None:
+    def __init__(self, label: str, total: int | None, done: int, bar: Any) -> None:
         self._label = label
         self._total = total
         self._bar = bar
-        self._done = 0
+        self._done = self._before = done
         self._start = self._told = time.monotonic()
 
     def advance(self, steps: int = 1, note: str = "") -> None:
@@ -35,7 +35,8 @@ class Progress:
         now = self._told = time.monotonic()
         line = f"{self._label}: {self._done}"
         if self._total:
-            left_s = (now - self._start) / max(self._done, 1) * (self._total - self._done)
+            step_s = (now - self._start) / max(self._done - self._before, 1)
+            left_s = step_s * (self._total - self._done)
             line += f" of {self._total}, about {left_s:.0f} s left"
         click.echo(f"{line} {note}".rstrip(), err=True)
 
@@ -47,17 +48,19 @@ class Progress:
 
 
 @contextmanager
-def progress(label: str, total: int | None) -> Iterator[Progress]:
+def progress(label: str, total: int | None, done: int = 0) -> Iterator[Progress]:
     """Show the progress of a block of work on stderr.
 
     Args:
         label: What is done, for people.
         total: How many steps; None = unknown.
+        done: How many of them an earlier run has done.
     """
     if sys.stderr.isatty() and total:
         with click.progressbar(length=total, label=label, show_eta=True, file=sys.stderr) as bar:
-            yield Progress(label, total, bar)
+            bar.update(done)
+            yield Progress(label, total, done, bar)
         return
-    plain = Progress(label, total, None)
+    plain = Progress(label, total, done, None)
     yield plain
     plain.finish()

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -32,6 +32,9 @@ from vad_runtime.sinks import (
 from vad_runtime.sources import open_source
 from vad_runtime.sources.base import FrameSource
 from vad_runtime.sources.prefetch import Prefetch
+
+if TYPE_CHECKING:
+    from vad_runtime.sinks.overlay import OverlayWriter
 
 _ROWS_KEPT_LIVE = 100_000
 _LEAST_COVERAGE = 0.8
@@ -106,7 +109,12 @@ def refuse_old_results(folder: Path, overwrite: bool) -> None:
     if old and not overwrite:
         raise InputError(f"{old[0]} exists already. Name another folder or add --overwrite.")
     for file in old:
-        file.unlink()
+        try:
+            file.unlink()
+        except OSError as error:
+            raise InputError(
+                f"{file} cannot be replaced ({error.strerror}). Name another folder."
+            ) from None
 
 
 class _Run:
@@ -140,20 +148,19 @@ class _Run:
         self._interrupted = False
         self._frames = Prefetch(source, realtime=options.realtime, stage=self._decode)
         self._table = RowWriter(folder, live=options.live, offline=options.offline)
-        self._overlay = (
-            open_overlay(folder / "overlay.mp4", source.info, self._scoring)
-            if options.overlay
-            else None
-        )
+        self._overlay: OverlayWriter | None = None
 
     def execute(self) -> dict[str, Any]:
         start = time.perf_counter()
         try:
+            if self._options.overlay:
+                film = self._folder / "overlay.mp4"
+                self._overlay = open_overlay(film, self._source.info, self._scoring)
             self._stream()
             self._wall_s = time.perf_counter() - start
             return self._finish()
         except BaseException:
-            self._table.discard()
+            self._table.discard(rows_too=self._detector.counters.scored == 0)
             if self._overlay is not None:
                 self._overlay.discard()
             raise

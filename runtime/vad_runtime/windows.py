@@ -10,6 +10,14 @@ from vad_runtime.ring import FrameRing
 from vad_runtime.sources.base import Pixels
 
 
+def longest_step_s(fps: float) -> float:
+    """Return the longest step in time, in seconds, from a frame to the next that is no hole.
+
+    Four frames at the nominal rate, and half a second at least: cameras and muxers jitter.
+    """
+    return max(4 / fps, 0.5)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Clip:
     """One window, ready for a back end."""

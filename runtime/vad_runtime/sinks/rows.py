@@ -141,13 +141,16 @@ class RowWriter:
                 raise unwritable(target, error) from None
             renamed.append(target)
 
-    def discard(self) -> None:
+    def discard(self, *, rows_too: bool = False) -> None:
         """Close and remove temporary files; live rows stay, they were promised to be safe.
 
         After `close` it does nothing.
+
+        Args:
+            rows_too: Remove live rows as well, because none of them holds a score.
         """
         files, self._files = self._files, []
-        if files and not self._live:
+        if files and (rows_too or not self._live):
             _closed(files)
             self._remove(self._open_as)
         else:

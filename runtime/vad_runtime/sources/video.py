@@ -16,8 +16,8 @@ from vad_runtime.sources.base import Frame, Pixels, SourceInfo, SourceStats, no_
 from vad_runtime.sources.resize import resized
 
 # FFmpeg's own chatter about broken streams would drown ours; what matters is counted in the stats.
-# It is silenced inside FFmpeg: a Python callback needs the GIL, and a decoder thread that logs while
-# this thread closes its codec and holds the GIL waits for ever (seen with PyAV 18.1).
+# It is silenced inside FFmpeg: a Python callback needs the GIL, and a decoder thread that logs
+# while this thread closes its codec and holds the GIL waits for ever (seen with PyAV 18.1).
 av.logging.set_level(None)
 av.logging.set_libav_level(av.logging.PANIC)
 
