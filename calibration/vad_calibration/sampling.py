@@ -10,7 +10,7 @@ import numpy.typing as npt
 from vad_runtime.contracts import ClipSpec, SourceError
 from vad_runtime.sources import open_source
 from vad_runtime.sources.prefetch import Prefetch
-from vad_runtime.windows import ClipWindow
+from vad_runtime.windows import ClipWindow, longest_step_s
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,26 +61,40 @@ def clips_from_footage(
 def _from_one(
     source: Path, spec: ClipSpec, want: int, rng: np.random.Generator
 ) -> list[tuple[npt.NDArray[np.uint8], int]]:
-    """Reservoir-sample one clip from each of `want` stretches of a source."""
+    """Reservoir-sample one clip from each of `want` stretches of a source.
+
+    A source that does not know its length (Matroska, raw streams) is one stretch with `want` clips.
+    """
     opened = open_source(source, spec, pictures=False)
-    total = max(opened.info.frames or 0, spec.span)
-    stretch = max(1, (total - spec.span + 1) // want)
+    total = opened.info.frames
+    stretch = max(1, (max(total or 0, spec.span) - spec.span + 1) // want)
     window = ClipWindow(spec, hop=spec.stride)
+    longest_s = longest_step_s(opened.info.fps)
+    before_s = 0.0
     best: dict[int, tuple[npt.NDArray[np.uint8], int]] = {}
     seen: dict[int, int] = {}
+    clips = 0
     for frame in Prefetch(opened):
-        if frame.hole is not None or frame.damaged:
+        jump = frame.pts_s - before_s > longest_s
+        before_s = frame.pts_s
+        if frame.hole is not None or frame.damaged or jump:
             window.flush()
         if frame.damaged:
             continue
         clip = window.push(frame.index, frame.pixels)
         if clip is None:
             continue
-        place = min(clip.indices[0] // stretch, want - 1)
-        seen[place] = seen.get(place, 0) + 1
-        if rng.random() < 1 / seen[place]:
+        clips += 1
+        if total is None:
+            place = clips - 1 if clips <= want else int(rng.integers(clips))
+            take = place < want
+        else:
+            place = min(clip.indices[0] // stretch, want - 1)
+            seen[place] = seen.get(place, 0) + 1
+            take = rng.random() < 1 / seen[place]
+        if take:
             best[place] = (clip.pixels.copy(), clip.indices[0])
-    return [best[place] for place in sorted(best)]
+    return sorted(best.values(), key=lambda found: found[1])
 
 
 def _evenly(total: int, count: int) -> list[int]:

@@ -1,5 +1,6 @@
 """A bundle from a checkpoint, and changes to what stands outside its graph."""
 
+import math
 import tempfile
 import time
 from collections.abc import Sequence
@@ -39,6 +40,8 @@ def bundle_from_checkpoint(
     outputs: Sequence[str] = (),
     footage: Sequence[Path] = (),
     scoring: Scoring | None = None,
+    normal: Path | None = None,
+    quantile: float = 0.999,
     clip: ClipSpec | None = None,
     name: str | None = None,
     licence: str = "unspecified",
@@ -54,17 +57,21 @@ def bundle_from_checkpoint(
         footage: Real videos for the parity check; without any, seeded noise is used, and the
             manifest says so.
         scoring: Normaliser and threshold, if they are known already.
+        normal: Normal footage, not trained on, from which they are chosen otherwise.
+        quantile: For that choice, see `scoring_from_normal`.
         clip: Another clip than the training's, e.g. another hop or resizer.
         name: The model's name; None = `stae`.
         licence: Of the weights.
         overwrite: Replace an existing bundle.
 
     Raises:
+        ConfigError: The form compares other frames than the model was trained to predict.
         InputError: The target is not free or not writable, or the footage cannot be read.
         ExportError: The model cannot be exported or the graph differs from the checkpoint.
     """
     require_free_bundle_path(target, overwrite=overwrite)
     model_clip = clip or checkpoint.config.clip
+    _require_trained_offset(checkpoint, form, model_clip.frames)
     graph_clip = msgspec.structs.replace(model_clip, frames=form.clip_frames(model_clip.frames))
     sample = _sample(footage, graph_clip)
     with tempfile.TemporaryDirectory(prefix="vad-export-") as work:
@@ -86,8 +93,20 @@ def bundle_from_checkpoint(
         draft = write_bundle(Path(work) / "draft.vad", manifest, {"fp32": file})
         reference = checkpoint_scores(checkpoint.model, model_clip.frames, form, sample.clips)
         report = parity_report(draft, reference, sample.clips, sample.origins)
-        whole = msgspec.structs.replace(manifest, parity=report)
-        return write_bundle(target, whole, {"fp32": file}, overwrite=overwrite)
+        draft = rewrite_manifest(draft, msgspec.structs.replace(draft.manifest, parity=report))
+        if normal is not None:
+            draft = scoring_from_footage(draft, normal, quantile)
+        return write_bundle(target, draft.manifest, {"fp32": file}, overwrite=overwrite)
+
+
+def _require_trained_offset(checkpoint: Checkpoint, form: ScoreForm, frames: int) -> None:
+    trained = checkpoint.config.loss.future_offset
+    if form.form in ("prediction", "both") and trained != frames:
+        raise ConfigError(
+            f"form {form.form} compares with the frames {frames} later, but this model is "
+            f"trained to predict those {trained} later (loss.future_offset). Choose reconstruction "
+            f"or lookahead, or train with loss.future_offset={frames}."
+        )
 
 
 def _artefact(file: Path) -> Artefact:
@@ -167,5 +186,8 @@ def set_values(bundle: Bundle, settings: Sequence[str]) -> Bundle:
         new = msgspec.convert(scoring, Scoring, strict=False)
     except (msgspec.ValidationError, ValueError) as error:
         raise ConfigError(f"{' '.join(settings)}: {error}. Give another value.") from None
+    for key, value in msgspec.structs.asdict(new).items():
+        if isinstance(value, float) and not math.isfinite(value):
+            raise ConfigError(f"{key} must be finite, got {value}. Give another value.")
     manifest = msgspec.structs.replace(bundle.manifest, scoring=new, **texts)
     return rewrite_manifest(bundle, manifest)

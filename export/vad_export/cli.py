@@ -8,9 +8,11 @@ import click
 from vad_runtime import __version__
 from vad_runtime.bundle import Bundle
 from vad_runtime.commands import run_command
-from vad_runtime.contracts import InputError
+from vad_runtime.contracts import ConfigError, InputError
 
 _PATH = click.Path(path_type=Path)
+# At the median, which becomes 0, or below it there is no scale.
+_QUANTILE = click.FloatRange(0.5, 1, min_open=True)
 _FORMS = ("reconstruction", "prediction", "both", "lookahead")
 
 
@@ -48,7 +50,7 @@ def cli() -> None:
 @click.option(
     "--normal", type=_PATH, help="Normal footage: normaliser and threshold are chosen from it."
 )
-@click.option("--quantile", type=click.FloatRange(0, 1), default=0.999, show_default=True)
+@click.option("--quantile", type=_QUANTILE, default=0.999, show_default=True)
 @click.option("--name", help="Name of the model.  [default: stae]")
 @click.option("--licence", default="unspecified", show_default=True, help="Of the weights.")
 @click.option("--overwrite", is_flag=True, help="Replace an existing bundle.")
@@ -74,7 +76,7 @@ def onnx(
     """
     import msgspec
 
-    from vad_export.bundles import bundle_from_checkpoint, scoring_from_footage
+    from vad_export.bundles import bundle_from_checkpoint
     from vad_export.graphs import ScoreForm
     from vad_runtime.sources import find_sources
     from vad_training.checkpoint import checkpoint_from_path
@@ -82,10 +84,10 @@ def onnx(
     opened = checkpoint_from_path(checkpoint)
     config = opened.config
     clip = config.clip
-    if hop is not None:
-        clip = msgspec.structs.replace(clip, hop=hop)
-    if resizer is not None:
-        clip = msgspec.structs.replace(clip, resizer=resizer)
+    try:
+        clip = msgspec.structs.replace(clip, hop=hop or clip.hop, resizer=resizer or clip.resizer)
+    except ValueError as error:
+        raise ConfigError(f"{error}. Change --hop or --resizer.") from None
     score_form = ScoreForm(
         form=form,  # type: ignore[arg-type]  # click.Choice has checked it
         alpha=alpha,
@@ -98,13 +100,13 @@ def onnx(
         form=score_form,
         outputs=outputs,
         footage=footage,
+        normal=normal,
+        quantile=quantile,
         clip=clip,
         name=name,
         licence=licence,
         overwrite=overwrite,
     )
-    if normal is not None:
-        bundle = scoring_from_footage(bundle, normal, quantile)
     _say_parity(bundle)
     click.echo(f"{bundle.path}: {form} score, {bundle.manifest.clip.frames} frames in")
 
@@ -156,7 +158,7 @@ def set_command(bundle: Path, settings: tuple[str, ...]) -> None:
 )
 @click.option(
     "--quantile",
-    type=click.FloatRange(0, 1),
+    type=_QUANTILE,
     default=0.999,
     show_default=True,
     help="Share of normal frames that stay below the level of the threshold.",

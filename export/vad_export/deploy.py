@@ -13,12 +13,18 @@ import torch
 
 from vad_export.bundles import bundle_from_checkpoint
 from vad_export.graphs import ScoreForm
-from vad_export.threshold import raw_scores, scoring_from_normal
+from vad_export.threshold import raw_scores, require_enough_frames, scoring_from_normal
 from vad_runtime.backends import open_backend
 from vad_runtime.bundle import Bundle, require_free_bundle_path, write_bundle
 from vad_runtime.contracts import InputError
 from vad_training.checkpoint import checkpoint_from_path
-from vad_training.config import OptimiserConfig, TrainConfig, read_config
+from vad_training.config import (
+    AugmentConfig,
+    LossConfig,
+    OptimiserConfig,
+    TrainConfig,
+    read_config,
+)
 from vad_training.data.store import FrameStore, store_from_footage
 from vad_training.data.windows import Window, batch_of, split_segments, windows_of
 from vad_training.fit import CONFIG, LAST, device_of, fit_stae, forward_of, precision_of
@@ -27,10 +33,13 @@ from vad_training.models.stae import STAE
 
 # Chosen on validation sites (docs/results/deploy_recipe.md): the published recipe needs hours.
 RECIPE = TrainConfig(
+    augment=AugmentConfig(rotation_deg=0.0, blur_sigma=0.0),
     optimiser=OptimiserConfig(learning_rate=2e-3, schedule="cosine", batch=4),
+    loss=LossConfig(prediction_weights="paper"),
 )
 DEFAULT_FORM = ScoreForm()
 _EPOCHS = 8
+_FORWARD_SHARE = 3  # a training step costs about three forward passes
 _TIMED_STEPS = 4
 
 
@@ -78,16 +87,19 @@ def deploy(
         say(f"skipped: {line}")
     say(_footage_line(store))
     config = _config(store, run_folder, options, say)
-    result = fit_stae(
-        store, config, run_folder, resume=(run_folder / LAST).is_file(), validation=held
-    )
-    say(f"trained: {result.steps} steps, best validation loss {result.best_loss:.5f}")
     normal = held or store
     segments = (
         held.segments
         if held
         else split_segments(store, config.data.validation_fraction, config.seed)[1]
     )
+    # Better now than after the training.
+    scorable = sum(s.frames for s in segments if s.frames >= clip.frames)
+    require_enough_frames(scorable)
+    result = fit_stae(
+        store, config, run_folder, resume=(run_folder / LAST).is_file(), validation=held
+    )
+    say(f"trained: {result.steps} steps, best validation loss {result.best_loss:.5f}")
     # The threshold needs scores and scores need a bundle, so a draft is made first; the name that
     # the user gave appears when everything has passed.
     draft = bundle_from_checkpoint(
@@ -125,8 +137,13 @@ def _config(
 ) -> TrainConfig:
     """Return the configuration of the run that stands in the folder, or plan a new one."""
     if (run_folder / LAST).is_file():
-        say(f"going on with the training run in {run_folder}")
-        return read_config(run_folder / CONFIG)
+        config = read_config(run_folder / CONFIG)
+        if config.seed != options.seed or config.clip != RECIPE.clip:
+            raise InputError(
+                f"{run_folder} holds a run with another seed or clip. Name another with --run."
+            )
+        say(f"using the training run in {run_folder}; --run names another folder")
+        return config
     config = msgspec.structs.replace(RECIPE, seed=options.seed)
     segments, _ = split_segments(store, config.data.validation_fraction, config.seed)
     frames = config.clip.frames
@@ -140,8 +157,13 @@ def _config(
     steps = max(1, int(options.minutes * 60 / step_s))
     # More passes than the published recipe makes would only learn the footage by heart.
     steps = min(steps, TrainConfig().epochs * batches)
-    per_epoch = min(batches, math.ceil(steps / _EPOCHS))
-    epochs = max(1, round(steps / per_epoch))
+    # A validation pass takes about as long as a tenth of an epoch.
+    per_epoch = min(batches, math.ceil(0.9 * steps / min(_EPOCHS, math.ceil(steps / 20))))
+    epochs = max(1, round(0.9 * steps / per_epoch))
+    windows_looked_at = max(1, round(0.1 * per_epoch * config.optimiser.batch * _FORWARD_SHARE))
+    config = msgspec.structs.replace(
+        config, data=msgspec.structs.replace(config.data, validation_windows=windows_looked_at)
+    )
     say(f"plan: {epochs * per_epoch} steps of {step_s:.2f} s in {epochs} epochs")
     return msgspec.structs.replace(config, epochs=epochs, steps_per_epoch=per_epoch)
 

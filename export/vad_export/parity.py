@@ -117,7 +117,8 @@ def _refuse_bad(engines: dict[str, Any]) -> None:
             "Install one with: pip install 'vad-edge[onnxruntime]'"
         )
     for name, value in ran.items():
-        if "fp32" in name and value["max_of_scale"] > FP32_BUDGET:
+        # Written so that a NaN is refused too.
+        if "fp32" in name and not value["max_of_scale"] <= FP32_BUDGET:
             raise ParityError(
                 f"{name} differs from PyTorch by {value['max_of_scale']:.1e} of the scores' scale, "
                 f"the budget is {FP32_BUDGET:.0e}. Try another engine version."

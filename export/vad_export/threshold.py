@@ -16,6 +16,8 @@ from vad_training.data.store import Frames, FrameStore, Segment
 
 Scores = npt.NDArray[np.float64]
 
+LEAST_FRAMES = 100
+
 SMOOTHING = Scoring(smoothing="mean", window=8)
 """The causal filter of `deploy`; chosen on validation sites (docs/results/deploy_recipe.md)."""
 
@@ -54,6 +56,19 @@ def _frames(rows: Frames) -> Iterator[Frame]:
         yield Frame(index=index, pts_s=float(index), pixels=pixels, picture=lambda: pixels)  # noqa: B023 - never called: no overlay is drawn
 
 
+def require_enough_frames(frames: int) -> None:
+    """Refuse so little normal footage that its quantiles mean nothing.
+
+    Raises:
+        InputError: Fewer than 100 frames.
+    """
+    if frames < LEAST_FRAMES:
+        raise InputError(
+            f"{frames} scored frames of normal footage are too few for a threshold; "
+            f"{LEAST_FRAMES} are the least, several minutes are good. Give more footage."
+        )
+
+
 def scoring_from_normal(
     raw: Sequence[Scores],
     *,
@@ -76,11 +91,7 @@ def scoring_from_normal(
         InputError: Fewer than 100 scored frames.
     """
     known = np.concatenate([scores[~np.isnan(scores)] for scores in raw])
-    if len(known) < 100:
-        raise InputError(
-            f"{len(known)} scored frames of normal footage are too few for a threshold; 100 are "
-            "the least, several minutes are good. Give more footage."
-        )
+    require_enough_frames(len(known))
     offset = float(np.median(known))
     scale = float(np.quantile(known, quantile)) - offset
     if scale <= 0:

@@ -166,10 +166,9 @@ class _Fit:
         early = self._out_of_patience()  # a run that has stopped early is not trained further
         with (
             deferred_interrupt(self._interrupt),
-            progress("training, steps", self._total) as bar,
+            progress("training, steps", self._total, self._state.step) as bar,
             (self._folder / LOG).open("a", buffering=1, encoding="utf-8") as log,
         ):
-            bar.advance(self._state.step)
             while self._state.epoch < self._config.epochs and not early:
                 for window_numbers in self._epoch():
                     loss = self._train_step(window_numbers)

@@ -15,6 +15,7 @@ from vad_runtime.contracts import ClipSpec, InputError, SourceError
 from vad_runtime.progress import progress
 from vad_runtime.sources import find_sources, open_source
 from vad_runtime.sources.prefetch import Prefetch
+from vad_runtime.windows import longest_step_s
 
 Frames = npt.NDArray[np.uint8]
 
@@ -134,11 +135,10 @@ def _decoded(
             found: list[Segment] = []
             try:
                 opened = open_source(source, spec, pictures=False)
-                # A longer step in time is a hole, as it is in `Detector.run`.
-                longest_step_s = max(4 / opened.info.fps, 0.5)
+                longest_s = longest_step_s(opened.info.fps)
                 before_s = 0.0
                 for frame in Prefetch(opened):
-                    jump = frame.pts_s - before_s > longest_step_s
+                    jump = frame.pts_s - before_s > longest_s
                     before_s = frame.pts_s
                     if frame.hole is not None or frame.damaged or jump:
                         if row > begin:

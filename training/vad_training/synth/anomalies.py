@@ -59,9 +59,14 @@ def stage(site: Site, spec: ClipSpec, rng: np.random.Generator, fps: int) -> Sto
     }
     for _ in range(_TRIES):
         try:
-            return acts[spec.kind]()
+            story = acts[spec.kind]()
         except _TooLongError:
             continue
+        if spec.crowd == "calm":
+            # Nobody belongs into the forecourt: whoever is there counts from the first frame on.
+            there = np.any([actor.track.present for actor in story.actors], axis=0)
+            return Story(story.frames, story.actors, story.actors, there)
+        return story
     raise InputError(
         f"test clips of {spec.frames / fps:g} s leave no room for a {spec.kind} event after the "
         f"normal footage: use test clips of 15 s or more"
@@ -75,6 +80,7 @@ class _Stage:
         self._site, self._rng, self._frames, self._fps = site, rng, spec.frames, fps
         # Variants take turns, so that even a small set shows each of them.
         self._second = spec.number % 2 == 1
+        self._calm = spec.crowd == "calm"
         # Short clips, as tests use them, get proportionally less normal footage first.
         self._lead = round(min(LEAD_SECONDS, 0.3 * spec.frames / fps) * fps) + 1
 
@@ -101,7 +107,12 @@ class _Stage:
         """Somebody comes out of the entrance and walks against the arrows."""
         rng, layout, camera = self._rng, self._site.layout, self._site.camera
         way = lane_way(camera, layout, float(rng.uniform(-0.25, 0.25)))[::-1]
-        if self._second:
+        if self._calm:
+            # In from the other side, into the lane and out where it begins.
+            side = -layout.mirror
+            edge = camera.edges(6.4)[1 if side > 0 else 0]
+            way = [(edge + 1.3 * side, 6.4), (float(layout.lane_x(5.8)), 5.8), *way[4:]]
+        elif self._second:
             # Half-way, leave the lane and cut across the plaza, towards the other near corner.
             side = -layout.mirror
             edge = camera.edges(3.5)[1 if side > 0 else 0]
@@ -123,7 +134,8 @@ class _Stage:
         start = int(rng.integers(self._lead, self._frames - _TAIL - int(times[-1] * fps)))
         seconds = (np.arange(self._frames) - start) / fps
         fall = np.interp(seconds, times, (0.0, 1.0, 2.0, 2.0, 1.0, 0.0))
-        y = (layout.near + 0.5 if self._second else layout.middle) + rng.uniform(-0.2, 0.2)
+        near = self._second or self._calm
+        y = (layout.near + 0.5 if near else layout.middle) + rng.uniform(-0.2, 0.2)
         way = crossing(self._site.camera, float(y), 0.0, self._direction())
         length = abs(way[1][0] - way[0][0])
         before = float(rng.uniform(1.1, 1.5))
@@ -141,10 +153,11 @@ class _Stage:
 
     def _ball(self) -> Story:
         """A ball flies in, bounces and rolls out on the other side."""
-        rng, layout, camera = self._rng, self._site.layout, self._site.camera
-        y = float(layout.middle + rng.uniform(-0.9, 0.6))
+        rng, camera = self._rng, self._site.camera
+        y = float(self._forecourt() + rng.uniform(-0.9, 0.6))
         way = crossing(camera, y, float(rng.uniform(-1.2, 1.2)), self._direction())
-        size = float(rng.uniform(0.23, 0.28))
+        # A ball in the calm site is one to exercise with.
+        size = float(rng.uniform(0.30, 0.36) if self._calm else rng.uniform(0.23, 0.28))
         lift = float(rng.uniform(3.0, 4.5))
         flight = _fly(1.6, lift, float(rng.uniform(3.4, 4.6)), size, 0.66, self._fps)
         track = follow(way, flight[:, 0] + 1.0)
@@ -165,8 +178,8 @@ class _Stage:
 
     def _bag(self) -> Story:
         """A passer-by hurls a bag ahead; it flies, hits the ground and slides out of the frame."""
-        rng, layout, camera, fps = self._rng, self._site.layout, self._site.camera, self._fps
-        y = float(layout.middle + rng.uniform(-0.9, 0.3))
+        rng, camera, fps = self._rng, self._site.camera, self._fps
+        y = float(self._forecourt() + rng.uniform(-0.9, 0.3))
         way = crossing(camera, y, 0.0, self._direction())
         size = float(rng.uniform(0.23, 0.28))
         length = abs(way[1][0] - way[0][0])
@@ -219,6 +232,11 @@ class _Stage:
         active = (until <= WINDUP_SECONDS) & (until >= -lasts / fps)
         return Story(self._frames, [person, bag], [bag], active)
 
+    def _forecourt(self) -> float:
+        """Gives the y around which things happen."""
+        layout = self._site.layout
+        return layout.near + 0.9 if self._calm else layout.middle
+
     def _direction(self) -> int:
         return 1 if self._rng.random() < 0.5 else -1
 
@@ -228,6 +246,9 @@ class _Stage:
     def _side_way(self) -> Way:
         """A way for somebody fast: along the middle or the far walkway, slightly askew."""
         rng, layout = self._rng, self._site.layout
+        if self._calm:
+            y = self._forecourt() + rng.uniform(-0.7, 0.4)
+            return crossing(self._site.camera, float(y), 0.3, self._direction())
         middle = rng.random() < 0.85
         y = layout.middle + rng.uniform(-0.6, 0.6) if middle else layout.far
         slope = float(rng.uniform(-1.0, 1.0)) if middle else 0.0

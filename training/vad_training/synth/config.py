@@ -3,6 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal, get_args
+
+Crowd = Literal["calm", "busy"]
+"""How full the site is, and how hard its anomalies are to find.
+
+`calm`: in normal footage people keep to the walkways at the back and nobody enters the forecourt;
+every anomaly takes place there, near to the camera, and whoever takes part counts from the first
+frame on. `busy`: up to five people walk everywhere, and only their way of moving is anomalous.
+"""
+
+CROWDS: tuple[Crowd, ...] = get_args(Crowd)
 
 KINDS: tuple[str, ...] = ("runner", "cyclist", "thrown_object", "lying", "wrong_way")
 """The kinds of anomaly, in the order in which the test clips cycle over them."""
@@ -33,6 +44,7 @@ class SynthConfig:
         val_seconds: Length of each of them, in seconds.
         test_clips: Number of test clips; from 7 on, at least two of them are normal.
         test_seconds: Length of each of them, in seconds.
+        crowd: How full the site is.
     """
 
     seed: int = 0
@@ -45,6 +57,7 @@ class SynthConfig:
     val_seconds: float = 30.0
     test_clips: int = 10
     test_seconds: float = 20.0
+    crowd: Crowd = "calm"
 
 
 @dataclass(frozen=True)
@@ -58,6 +71,7 @@ class ClipSpec:
         number: How many clips of its kind come before it in its split; picks a variant.
         name: Path below the data set's folder, with "/" as separator.
         frames: Number of frames.
+        crowd: How full the site is.
     """
 
     split: str
@@ -66,6 +80,7 @@ class ClipSpec:
     number: int
     name: str
     frames: int
+    crowd: Crowd = "calm"
 
 
 def clip_specs(config: SynthConfig) -> list[ClipSpec]:
@@ -90,7 +105,15 @@ def clip_specs(config: SynthConfig) -> list[ClipSpec]:
             number = used.get(kind, 0)
             used[kind] = number + 1
             specs.append(
-                ClipSpec(split, index, kind, number, f"{split}/{kind}_{number:03d}.mp4", frames)
+                ClipSpec(
+                    split=split,
+                    index=index,
+                    kind=kind,
+                    number=number,
+                    name=f"{split}/{kind}_{number:03d}.mp4",
+                    frames=frames,
+                    crowd=config.crowd,
+                )
             )
     return specs
 
