@@ -1,0 +1,83 @@
+"""A device: a new virtual environment with the wheel and its `runtime` extra, nothing else."""
+
+import os
+import subprocess
+import sys
+import venv
+from pathlib import Path
+
+import pytest
+
+from vad_runtime.bundle import Bundle
+
+ROOT = Path(__file__).parents[2]
+TRAINING_ONLY = ["torch", "torchvision", "onnx", "onnxscript", "matplotlib"]
+
+
+def run(*command: str | Path, cwd: Path | None = None) -> str:
+    """Run a command as a user of the new environment would; its standard output."""
+    # Nothing of this tree or of the environment around the tests may leak in.
+    leaks = ("PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV")
+    environment = {name: value for name, value in os.environ.items() if name not in leaks}
+    done = subprocess.run(
+        [str(part) for part in command], capture_output=True, text=True, cwd=cwd, env=environment
+    )
+    assert done.returncode == 0, f"{command}\n{done.stdout}{done.stderr}"
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def device(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The bin folder of an environment with the wheel and what `vad-edge[runtime]` needs.
+
+    pip asks the index that the user has set, under the exact versions of constraints.txt.
+    """
+    folder = tmp_path_factory.mktemp("device")
+    # The pure wheel, as for a device without a compiler.
+    run(
+        *(sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation"),
+        *("--config-settings=wheel.cmake=false", f"--config-settings=build-dir={folder}/build"),
+        *("--wheel-dir", folder, ROOT),
+    )
+    (wheel,) = folder.glob("*.whl")
+    venv.create(folder / "venv", with_pip=True)
+    binaries = folder / "venv" / "bin"
+    run(
+        *(binaries / "python", "-m", "pip", "install", "--quiet"),
+        *("-c", ROOT / "constraints.txt", f"{wheel}[runtime]"),
+    )
+    return binaries
+
+
+@pytest.mark.slow
+def test_the_runtime_imports_without_any_training_library(device: Path, tmp_path: Path) -> None:
+    find = "importlib.util.find_spec(name) is not None"
+    code = (
+        "import importlib.util, vad_runtime; "
+        f"print(vad_runtime.__file__, [name for name in {TRAINING_ONLY} if {find}])"
+    )
+    where, there = run(device / "python", "-c", code, cwd=tmp_path).strip().split(" ", 1)
+    assert Path(where).is_relative_to(device.parent)  # the wheel, not this tree
+    assert there == "[]"
+
+
+@pytest.mark.slow
+def test_vad_run_explains_itself(device: Path, tmp_path: Path) -> None:
+    assert "Usage: vad-run" in run(device / "vad-run", "--help", cwd=tmp_path)
+
+
+@pytest.mark.slow
+def test_a_bundle_scores_a_video(
+    device: Path, tiny_bundle: Bundle, tiny_video: Path, tmp_path: Path
+) -> None:
+    run_a_bundle(device, tiny_bundle.path, tiny_video, tmp_path)
+
+
+# HOOK: what a device does with a bundle. `tiny_bundle` and `tiny_video` are session fixtures of
+# tests/conftest.py.
+def run_a_bundle(device: Path, bundle: Path, video: Path, folder: Path) -> None:
+    out = folder / "out"
+    run(device / "vad-run", "score", bundle, video, "-o", out, cwd=folder)
+    header, *scores = (out / "scores.csv").read_text().splitlines()
+    assert header
+    assert scores
