@@ -31,6 +31,7 @@ TINY = SynthConfig(
     val_seconds=1.0,
     test_clips=7,
     test_seconds=11.0,
+    crowd="busy",  # the harder site; the calm one has tests of its own below
 )
 SHORT = replace(TINY, test_clips=1, test_seconds=9.0)
 
@@ -199,7 +200,7 @@ def test_without_the_anomaly_the_pictures_differ_only_in_its_frames(
 
 
 def test_the_first_frames_of_a_default_test_clip_are_normal(site: Site) -> None:
-    config = SynthConfig(width=TINY.width, height=TINY.height)
+    config = SynthConfig(width=TINY.width, height=TINY.height, crowd="busy")
     for spec in clip_specs(config):
         if spec.split == "test":
             story = story_of(site, config, spec)
@@ -217,7 +218,7 @@ def test_the_first_frames_of_a_default_test_clip_are_normal(site: Site) -> None:
 
 
 def test_nobody_normal_walks_against_the_one_way_lane(site: Site) -> None:
-    config = SynthConfig(width=TINY.width, height=TINY.height)
+    config = SynthConfig(width=TINY.width, height=TINY.height, crowd="busy")
     for spec in clip_specs(config):
         story = story_of(site, config, spec)
         for actor in without_targets(story).actors:
@@ -226,7 +227,7 @@ def test_nobody_normal_walks_against_the_one_way_lane(site: Site) -> None:
 
 
 def test_people_come_and_go_and_never_crowd(site: Site) -> None:
-    config = SynthConfig(width=TINY.width, height=TINY.height)
+    config = SynthConfig(width=TINY.width, height=TINY.height, crowd="busy")
     counts = []
     for spec in clip_specs(config):
         story = story_of(site, config, spec)
@@ -292,3 +293,24 @@ def test_settings_that_no_video_can_have_are_refused(
 ) -> None:
     with pytest.raises(InputError):
         synth_dataset(tmp_path / "set", replace(TINY, **change))
+
+
+def test_in_a_calm_site_normal_people_stay_out_of_the_forecourt(site: Site) -> None:
+    config = SynthConfig(width=TINY.width, height=TINY.height)
+    for spec in clip_specs(config):
+        for actor in without_targets(story_of(site, config, spec)).actors:
+            assert actor.track.xy[actor.track.present, 1].min(initial=99) > 6.5
+
+
+def test_in_a_calm_site_every_anomaly_happens_in_the_forecourt_and_counts_as_a_whole(
+    site: Site,
+) -> None:
+    config = SynthConfig(width=TINY.width, height=TINY.height)
+    for spec in clip_specs(config):
+        if spec.kind == "normal":
+            continue
+        story = story_of(site, config, spec)
+        there = np.any([actor.track.present for actor in story.targets], axis=0)
+        np.testing.assert_array_equal(story.active, there)
+        for actor in story.targets:
+            assert actor.track.xy[actor.track.present, 1].max() < 6.0

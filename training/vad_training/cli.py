@@ -1,7 +1,7 @@
 """`vad-train`: make footage, train on footage, evaluate scores."""
 
 from pathlib import Path
-from typing import NoReturn
+from typing import Literal, NoReturn
 
 import click
 
@@ -28,6 +28,14 @@ def cli() -> None:
 @click.option("--val-seconds", type=float, default=30.0, show_default=True)
 @click.option("--test-clips", type=click.IntRange(0), default=10, show_default=True)
 @click.option("--test-seconds", type=float, default=20.0, show_default=True)
+@click.option(
+    "--crowd",
+    type=click.Choice(["calm", "busy"]),
+    default="calm",
+    show_default=True,
+    help="calm: anomalies happen in a forecourt that is empty otherwise. busy: among up to five "
+    "people, which is much harder.",
+)
 def synth(
     folder: Path,
     seed: int,
@@ -37,6 +45,7 @@ def synth(
     val_seconds: float,
     test_clips: int,
     test_seconds: float,
+    crowd: Literal["calm", "busy"],
 ) -> None:
     """Draw a fixed-camera scene into FOLDER: train/, val/ and test/ videos and labels.json.
 
@@ -53,6 +62,7 @@ def synth(
         val_seconds=val_seconds,
         test_clips=test_clips,
         test_seconds=test_seconds,
+        crowd=crowd,
     )
     with progress("drawing, frames", total_frames(config)) as bar:
         labels = synth_dataset(folder, config, bar.advance)

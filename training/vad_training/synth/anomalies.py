@@ -65,7 +65,7 @@ def stage(site: Site, spec: ClipSpec, rng: np.random.Generator, fps: int) -> Sto
         if spec.crowd == "calm":
             # Nobody belongs into the forecourt: whoever is there counts from the first frame on.
             there = np.any([actor.track.present for actor in story.actors], axis=0)
-            return Story(story.frames, story.actors, story.actors, there)
+            return Story(story.frames, story.actors, list(story.actors), there)
         return story
     raise InputError(
         f"test clips of {spec.frames / fps:g} s leave no room for a {spec.kind} event after the "
@@ -110,8 +110,8 @@ class _Stage:
         if self._calm:
             # In from the other side, into the lane and out where it begins.
             side = -layout.mirror
-            edge = camera.edges(6.4)[1 if side > 0 else 0]
-            way = [(edge + 1.3 * side, 6.4), (float(layout.lane_x(5.8)), 5.8), *way[4:]]
+            edge = camera.edges(5.4)[1 if side > 0 else 0]
+            way = [(edge + 1.3 * side, 5.4), (float(layout.lane_x(5.1)), 5.1), *way[5:]]
         elif self._second:
             # Half-way, leave the lane and cut across the plaza, towards the other near corner.
             side = -layout.mirror
@@ -141,7 +141,9 @@ class _Stage:
         before = float(rng.uniform(1.1, 1.5))
         slide = np.interp(seconds, (0.0, float(times[2])), (0.0, 0.35))
         walked = np.minimum(seconds, 0.0) * before + np.maximum(seconds - times[-1], 0.0) * 1.0
-        track = follow(way, float(rng.uniform(0.40, 0.52)) * length + walked + slide)
+        # In the calm site the walk before it counts as well, so it is short.
+        place = rng.uniform(0.40, 0.52) if not self._calm else rng.uniform(0.32, 0.42)
+        track = follow(way, float(place) * length + walked + slide)
         look = random_look(rng)
         person = Faller(track, look, stride_of(before, look.height), self._phase(), fall)
         active = (seconds >= 0) & (seconds < times[-1])
@@ -154,8 +156,9 @@ class _Stage:
     def _ball(self) -> Story:
         """A ball flies in, bounces and rolls out on the other side."""
         rng, camera = self._rng, self._site.camera
-        y = float(self._forecourt() + rng.uniform(-0.9, 0.6))
-        way = crossing(camera, y, float(rng.uniform(-1.2, 1.2)), self._direction())
+        y = float(self._forecourt() + rng.uniform(*((-0.3, 0.5) if self._calm else (-0.9, 0.6))))
+        slope = float(rng.uniform(-0.4, 0.4) if self._calm else rng.uniform(-1.2, 1.2))
+        way = crossing(camera, y, slope, self._direction())
         # A ball in the calm site is one to exercise with.
         size = float(rng.uniform(0.30, 0.36) if self._calm else rng.uniform(0.23, 0.28))
         lift = float(rng.uniform(3.0, 4.5))
@@ -179,7 +182,7 @@ class _Stage:
     def _bag(self) -> Story:
         """A passer-by hurls a bag ahead; it flies, hits the ground and slides out of the frame."""
         rng, camera, fps = self._rng, self._site.camera, self._fps
-        y = float(self._forecourt() + rng.uniform(-0.9, 0.3))
+        y = float(self._forecourt() + rng.uniform(*((-0.3, 0.3) if self._calm else (-0.9, 0.3))))
         way = crossing(camera, y, 0.0, self._direction())
         size = float(rng.uniform(0.23, 0.28))
         length = abs(way[1][0] - way[0][0])
@@ -235,7 +238,7 @@ class _Stage:
     def _forecourt(self) -> float:
         """Gives the y around which things happen."""
         layout = self._site.layout
-        return layout.near + 0.9 if self._calm else layout.middle
+        return layout.near + 0.35 if self._calm else layout.middle
 
     def _direction(self) -> int:
         return 1 if self._rng.random() < 0.5 else -1
@@ -247,7 +250,7 @@ class _Stage:
         """A way for somebody fast: along the middle or the far walkway, slightly askew."""
         rng, layout = self._rng, self._site.layout
         if self._calm:
-            y = self._forecourt() + rng.uniform(-0.7, 0.4)
+            y = self._forecourt() + rng.uniform(-0.35, 0.45)
             return crossing(self._site.camera, float(y), 0.3, self._direction())
         middle = rng.random() < 0.85
         y = layout.middle + rng.uniform(-0.6, 0.6) if middle else layout.far

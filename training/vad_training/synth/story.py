@@ -90,7 +90,7 @@ def _party(site: Site, crowd: Crowd, rng: np.random.Generator, seconds: FloatArr
             way = [(edge + 1.7 * layout.mirror, back), *way[3:]]
         return [new_walker(rng, way, speed, seconds)]
     if crowd == "calm":
-        lane = 2 if lane == 2 or rng.random() < 0.4 else 1
+        lane = 2 if lane == 2 or rng.random() < 0.6 else 1
     y = (layout.near, layout.middle if crowd == "busy" else back, layout.far)[lane]
     y += float(rng.uniform(-1, 1)) * (0.25, 0.65 if crowd == "busy" else 0.25, 0.4)[lane]
     direction = 1 if rng.random() < 0.5 else -1
