@@ -1,11 +1,9 @@
-"""A bundle from a checkpoint, and changes to what stands outside its graph."""
+"""A bundle from a checkpoint."""
 
-import math
 import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import msgspec
 import numpy as np
@@ -92,7 +90,9 @@ def bundle_from_checkpoint(
         # The check needs a bundle to open; the one that is kept is written after it has passed.
         draft = write_bundle(Path(work) / "draft.vad", manifest, {"fp32": file})
         reference = checkpoint_scores(checkpoint.model, model_clip.frames, form, sample.clips)
-        report = parity_report(draft, reference, sample.clips, sample.origins)
+        report = parity_report(
+            draft, reference, sample.clips, sample.origins, real_clips=bool(footage)
+        )
         draft = rewrite_manifest(draft, msgspec.structs.replace(draft.manifest, parity=report))
         if normal is not None:
             draft = scoring_from_footage(draft, normal, quantile)
@@ -146,48 +146,3 @@ def scoring_from_footage(bundle: Bundle, normal: Path, quantile: float) -> Bundl
             choice.backend.close()
     scoring = scoring_from_normal(raw, quantile=quantile)
     return rewrite_manifest(bundle, msgspec.structs.replace(bundle.manifest, scoring=scoring))
-
-
-_SETTABLE = tuple(
-    field for field in Scoring.__struct_fields__ if field not in ("method", "evidence")
-)
-
-
-def set_values(bundle: Bundle, settings: Sequence[str]) -> Bundle:
-    """Change what stands outside the graph: scoring, name, licence.
-
-    Args:
-        bundle: The bundle; only its manifest is rewritten.
-        settings: `key=value`; `threshold=none` switches alarms off.
-
-    Raises:
-        ConfigError: An unknown key or a value out of its range; nothing is changed.
-        BundleError: The manifest cannot be written.
-    """
-    scoring: dict[str, Any] = msgspec.to_builtins(bundle.manifest.scoring)
-    texts: dict[str, str] = {}
-    changed: list[str] = []
-    for setting in settings:
-        key, sign, text = setting.partition("=")
-        if not sign:
-            raise ConfigError(f"{setting}: write it as key=value, e.g. threshold=1.2")
-        if key in ("name", "licence"):
-            texts[key] = text
-        elif key in _SETTABLE:
-            scoring[key] = None if text.lower() == "none" and key == "threshold" else text
-            changed.append(key)
-        else:
-            have = ", ".join((*_SETTABLE, "name", "licence"))
-            raise ConfigError(f"{key} cannot be set. Choose from: {have}")
-    if changed:
-        by_hand = f"; set by hand: {', '.join(changed)}"
-        scoring["method"] = f"{bundle.manifest.scoring.method}{by_hand}"
-    try:
-        new = msgspec.convert(scoring, Scoring, strict=False)
-    except (msgspec.ValidationError, ValueError) as error:
-        raise ConfigError(f"{' '.join(settings)}: {error}. Give another value.") from None
-    for key, value in msgspec.structs.asdict(new).items():
-        if isinstance(value, float) and not math.isfinite(value):
-            raise ConfigError(f"{key} must be finite, got {value}. Give another value.")
-    manifest = msgspec.structs.replace(bundle.manifest, scoring=new, **texts)
-    return rewrite_manifest(bundle, manifest)

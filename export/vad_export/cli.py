@@ -7,12 +7,12 @@ import click
 
 from vad_runtime import __version__
 from vad_runtime.bundle import Bundle
-from vad_runtime.commands import run_command
+from vad_runtime.commands import FiniteFloat, run_command
 from vad_runtime.contracts import ConfigError, InputError
 
 _PATH = click.Path(path_type=Path)
 # At the median, which becomes 0, or below it there is no scale.
-_QUANTILE = click.FloatRange(0.5, 1, min_open=True)
+_QUANTILE = FiniteFloat(0.5, 1, min_open=True)
 _FORMS = ("reconstruction", "prediction", "both", "lookahead")
 
 
@@ -32,7 +32,9 @@ def cli() -> None:
     show_default=True,
     help="What a score is made of; see docs/bundle-format.md.",
 )
-@click.option("--alpha", type=float, default=1.0, show_default=True, help="Prediction's weight.")
+@click.option(
+    "--alpha", type=FiniteFloat(0), default=1.0, show_default=True, help="Prediction's weight."
+)
 @click.option(
     "--future-offset",
     type=click.IntRange(1),
@@ -113,6 +115,8 @@ def onnx(
 
 def _say_parity(bundle: Bundle) -> None:
     parity = bundle.manifest.parity or {}
+    if not parity.get("real_clips", True):
+        click.echo("checked on seeded noise; --clips FOOTAGE checks on real clips and allows bf16")
     for engine, found in parity.get("engines", {}).items():
         if "max_of_scale" in found:
             share = f"{found['max_of_scale']:.1e} of the scores' scale"
@@ -126,7 +130,7 @@ def _say_parity(bundle: Bundle) -> None:
 @click.argument("settings", nargs=-1, required=True, metavar="KEY=VALUE...")
 def set_command(bundle: Path, settings: tuple[str, ...]) -> None:
     """Change settings of BUNDLE outside its graph, e.g. threshold=1.2 or smoothing=median."""
-    from vad_export.bundles import set_values
+    from vad_export.settings import set_values
 
     changed = set_values(Bundle.open(bundle), settings)
     click.echo(f"{bundle}: {' '.join(settings)} (threshold {changed.manifest.scoring.threshold})")
@@ -143,7 +147,7 @@ def set_command(bundle: Path, settings: tuple[str, ...]) -> None:
 @click.option("-o", "--out", type=_PATH, required=True, help="The bundle to write, NAME.vad.")
 @click.option(
     "--minutes",
-    type=click.FloatRange(0, min_open=True),
+    type=FiniteFloat(0, min_open=True),
     default=5.0,
     show_default=True,
     help="Time for training.",
@@ -154,7 +158,9 @@ def set_command(bundle: Path, settings: tuple[str, ...]) -> None:
     help="Normal footage for the threshold.  [default: a part of --normal is held back]",
 )
 @click.option(
-    "--form", type=click.Choice(_FORMS[:3]), help="What a score is made of.  [default: measured]"
+    "--form",
+    type=click.Choice(_FORMS[:3]),
+    help="What a score is made of.  [default: reconstruction]",
 )
 @click.option(
     "--quantile",

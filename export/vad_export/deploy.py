@@ -1,5 +1,6 @@
 """One command from a folder of normal videos to a bundle with a threshold."""
 
+import contextlib
 import math
 import shutil
 import time
@@ -17,6 +18,7 @@ from vad_export.threshold import raw_scores, require_enough_frames, scoring_from
 from vad_runtime.backends import open_backend
 from vad_runtime.bundle import Bundle, require_free_bundle_path, write_bundle
 from vad_runtime.contracts import InputError
+from vad_runtime.files import whole_file
 from vad_training.checkpoint import checkpoint_from_path
 from vad_training.config import (
     AugmentConfig,
@@ -27,7 +29,7 @@ from vad_training.config import (
 )
 from vad_training.data.store import FrameStore, store_from_footage
 from vad_training.data.windows import Window, batch_of, split_segments, windows_of
-from vad_training.fit import CONFIG, LAST, device_of, fit_stae, forward_of, precision_of
+from vad_training.fit import BEST, CONFIG, LAST, LOG, device_of, fit_stae, forward_of, precision_of
 from vad_training.losses import prediction_weights, stae_loss
 from vad_training.models.stae import STAE
 
@@ -86,6 +88,7 @@ def deploy(
     for line in (*store.skipped, *(held.skipped if held else ())):
         say(f"skipped: {line}")
     say(_footage_line(store))
+    _require_same_order(run_folder, options, store, held)
     config = _config(store, run_folder, options, say)
     normal = held or store
     segments = (
@@ -94,7 +97,9 @@ def deploy(
         else split_segments(store, config.data.validation_fraction, config.seed)[1]
     )
     # Better now than after the training.
-    scorable = sum(s.frames for s in segments if s.frames >= clip.frames)
+    need = options.form.clip_frames(clip.frames)
+    first = options.form.score_spec(clip.frames).first
+    scorable = sum(s.frames - first for s in segments if s.frames >= need)
     require_enough_frames(scorable)
     result = fit_stae(
         store, config, run_folder, resume=(run_folder / LAST).is_file(), validation=held
@@ -126,6 +131,48 @@ def deploy(
     return bundle
 
 
+class _Order(msgspec.Struct, frozen=True, kw_only=True):
+    """What a run was asked for; kept beside it."""
+
+    minutes: float
+    seed: int
+    footage: str
+    validation: str | None
+
+
+def _require_same_order(
+    run_folder: Path, options: DeployOptions, store: FrameStore, held: FrameStore | None
+) -> None:
+    """Let an interrupted run go on, and never pass off an older model as the one asked for.
+
+    With `overwrite` a run of another order is removed.
+
+    Raises:
+        InputError: The folder holds a run of another order.
+    """
+    order = _Order(
+        minutes=options.minutes,
+        seed=options.seed,
+        footage=store.key,
+        validation=held.key if held else None,
+    )
+    file = run_folder / "order.json"
+    old: _Order | None = None
+    with contextlib.suppress(OSError, msgspec.MsgspecError):
+        old = msgspec.json.decode(file.read_bytes(), type=_Order)
+    runs = [run_folder / name for name in (LAST, BEST, LOG, CONFIG)]
+    if old != order and any(run.exists() for run in runs):
+        if not options.overwrite:
+            raise InputError(
+                f"{run_folder} holds a run with other footage, minutes or seed. "
+                "Add --overwrite to train anew, or name another folder with --run."
+            )
+        for run in runs:
+            run.unlink(missing_ok=True)
+    with whole_file(file) as temporary:
+        temporary.write_bytes(msgspec.json.encode(order))
+
+
 def _footage_line(store: FrameStore) -> str:
     seconds = store.seconds()
     length = f"{seconds / 60:.1f} minutes at {store.fps:g} fps" if seconds else "mixed frame rates"
@@ -137,13 +184,8 @@ def _config(
 ) -> TrainConfig:
     """Return the configuration of the run that stands in the folder, or plan a new one."""
     if (run_folder / LAST).is_file():
-        config = read_config(run_folder / CONFIG)
-        if config.seed != options.seed or config.clip != RECIPE.clip:
-            raise InputError(
-                f"{run_folder} holds a run with another seed or clip. Name another with --run."
-            )
-        say(f"using the training run in {run_folder}; --run names another folder")
-        return config
+        say(f"going on with the training run in {run_folder}")
+        return read_config(run_folder / CONFIG)
     config = msgspec.structs.replace(RECIPE, seed=options.seed)
     segments, _ = split_segments(store, config.data.validation_fraction, config.seed)
     frames = config.clip.frames

@@ -54,7 +54,12 @@ def checkpoint_scores(model: STAE, frames: int, form: ScoreForm, clips: Clips) -
 
 
 def parity_report(
-    bundle: Bundle, reference: Scores, clips: Clips, origins: Sequence[tuple[str, int]]
+    bundle: Bundle,
+    reference: Scores,
+    clips: Clips,
+    origins: Sequence[tuple[str, int]],
+    *,
+    real_clips: bool = True,
 ) -> dict[str, Any]:
     """Compare every engine that is installed with the checkpoint's scores.
 
@@ -63,6 +68,7 @@ def parity_report(
         reference: Shape (N, …), float32: the checkpoint's scores.
         clips: Shape (N, T, H, W, C), uint8.
         origins: File and first frame of each clip.
+        real_clips: Whether they are footage; noise proves nothing about bfloat16.
 
     Returns:
         For the manifest: the clips, the scale, and for each engine and precision the largest
@@ -96,7 +102,8 @@ def parity_report(
         "score_scale": scale,
         "budget_of_scale": FP32_BUDGET,
         "engines": engines,
-        "bf16_allowed": _allows_bf16(engines),
+        "real_clips": real_clips,
+        "bf16_allowed": real_clips and _allows_bf16(engines),
     }
 
 
@@ -112,10 +119,8 @@ def _difference(scores: Scores, reference: Scores, scale: float) -> dict[str, An
 def _refuse_bad(engines: dict[str, Any]) -> None:
     ran = {name: value for name, value in engines.items() if "max_abs" in value}
     if not ran:
-        raise ParityError(
-            "no engine is installed to check the graph. "
-            "Install one with: pip install 'vad-edge[onnxruntime]'"
-        )
+        reasons = "; ".join(str(value["not_run"]).rstrip(".") for value in engines.values())
+        raise ParityError(f"no engine could check the graph: {reasons}.")
     for name, value in ran.items():
         # Written so that a NaN is refused too.
         if "fp32" in name and not value["max_of_scale"] <= FP32_BUDGET:

@@ -18,7 +18,7 @@ Scores = npt.NDArray[np.float64]
 
 LEAST_FRAMES = 100
 
-SMOOTHING = Scoring(smoothing="mean", window=4)
+SMOOTHING = Scoring(smoothing="mean", window=4, release=0.7)
 """The causal filter of `deploy`; chosen on validation sites (docs/results/deploy_recipe.md)."""
 
 

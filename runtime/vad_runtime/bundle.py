@@ -50,8 +50,9 @@ class Bundle:
                 changed, or outside the folder.
         """
         folder = Path(path)
-        if not folder.is_dir():
-            reason = "is a file, not a bundle folder" if folder.exists() else "does not exist"
+        if not os.path.isdir(folder):  # noqa: PTH112 - unlike Path's, it never raises
+            there = os.path.lexists(folder)
+            reason = "is a file, not a bundle folder" if there else "does not exist"
             raise BundleError(f"{folder} {reason}. Make one with: vad-export deploy or onnx")
         try:
             text = (folder / MANIFEST).read_bytes()
@@ -182,7 +183,7 @@ def require_free_bundle_path(target: Path, *, overwrite: bool = False) -> None:
     """
     if target.suffix != ".vad":
         raise InputError(f"{target} must end with .vad, for example {target.name}.vad")
-    if target.exists():
+    if os.path.lexists(target):
         if not overwrite:
             raise InputError(f"{target} exists already. Name another or add --overwrite.")
         if not (target / MANIFEST).is_file():

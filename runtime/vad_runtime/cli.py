@@ -9,7 +9,7 @@ from vad_runtime import __version__
 from vad_runtime.backends import Choice, backend_names, open_backend
 from vad_runtime.backends.base import Options, PrecisionChoice
 from vad_runtime.bundle import Bundle
-from vad_runtime.commands import Interrupted, run_command
+from vad_runtime.commands import FiniteFloat, Interrupted, run_command
 from vad_runtime.contracts.errors import InputError, VadError
 from vad_runtime.detector import ScoredFrame
 from vad_runtime.labels import Labels, read_labels
@@ -32,7 +32,8 @@ def _engine_options(command: Any) -> Any:
             type=click.Choice(["auto", "fp32", "bf16"]),
             default="auto",
             show_default=True,
-            help="Arithmetic. auto = bf16 where the CPU has it and the bundle's parity allows it.",
+            help="Arithmetic. auto = fp32 for an engine named by --backend; with --backend auto "
+            "bf16 where the CPU has it and the bundle's parity report allows it.",
         ),
         click.option(
             "--backend",
@@ -55,7 +56,7 @@ def _output_options(command: Any) -> Any:
             type=_PATH,
             help="A labels.json; the truth is shaded in scores.png.",
         ),
-        click.option("--fps", type=click.FloatRange(0, min_open=True), help="For frame folders."),
+        click.option("--fps", type=FiniteFloat(0, min_open=True), help="For frame folders."),
         click.option(
             "--hop",
             type=click.IntRange(1),

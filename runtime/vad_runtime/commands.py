@@ -1,6 +1,7 @@
 """What the three commands share: exit codes, one-line errors, Ctrl-C."""
 
 import contextlib
+import math
 import os
 import signal
 import sys
@@ -12,12 +13,35 @@ import click
 
 from vad_runtime.contracts.errors import VadError
 
+_EXTRA_OF = {
+    "av": "video",
+    "cv2": "video",
+    "matplotlib": "plot",
+    "torch": "export",
+    "yaml": "export",
+    "onnx": "export",
+    "onnxscript": "export",
+}
+
 INTERRUPTED = 130
 """Exit code after Ctrl-C, as shells have it: 128 + SIGINT."""
 
 
 class Interrupted(Exception):  # noqa: N818 - it is no error
     """Ctrl-C came, and what had to be saved was saved."""
+
+
+class FiniteFloat(click.FloatRange):
+    """A number for an option; NaN and infinity, which every range lets through, are refused."""
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
+        """Return the number, or end with a usage error."""
+        number = float(super().convert(value, param, ctx))
+        if not math.isfinite(number):
+            self.fail(f"{value} is not a finite number.", param, ctx)
+        return number
 
 
 def run_command(command: click.Command) -> NoReturn:
@@ -31,6 +55,14 @@ def run_command(command: click.Command) -> NoReturn:
         code = command.main(standalone_mode=False)
     except VadError as error:
         _fail(str(error))
+    except click.exceptions.NoArgsIsHelpError as error:
+        click.echo(error.ctx.get_help() if error.ctx else "", err=True)
+        sys.exit(1)
+    except ModuleNotFoundError as error:
+        extra = _EXTRA_OF.get((error.name or "").split(".")[0])
+        if extra is None:
+            raise
+        _fail(f"this command needs {error.name}. Install it with: pip install 'vad-edge[{extra}]'")
     except click.UsageError as error:
         where = f" See: {error.ctx.command_path} --help" if error.ctx else ""
         _fail(f"{error.format_message()}{where}")

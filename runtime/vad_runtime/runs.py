@@ -1,10 +1,12 @@
 """One source through one bundle, with everything it leaves behind in a folder."""
 
 import math
+import os
+import tempfile
 import time
 from collections import deque
 from collections.abc import Callable
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -90,31 +92,53 @@ def run_source(
     )
     truth = options.labels.of(source_name) if options.labels else None
     refuse_old_results(folder, options.overwrite)
-    existed = folder.is_dir()
+    made = [path for path in (folder, *folder.parents) if not os.path.lexists(path)]
     made_folder(folder)
     try:
-        return _Run(bundle, choice, source, folder, options, truth, on_frame).execute()
+        if options.live:
+            remove_results(folder)
+            return _Run(bundle, choice, source, folder, options, truth, on_frame).execute()
+        # Made in a hidden folder; everything appears together, when nothing can fail any more.
+        with tempfile.TemporaryDirectory(prefix=".vad-run-", dir=folder) as name:
+            work = Path(name)
+            report = _Run(bundle, choice, source, work, options, truth, on_frame).execute()
+            remove_results(folder)
+            for file in sorted(work.iterdir()):
+                file.replace(folder / file.name)
+        return report
+    except BrokenPipeError:
+        raise  # whoever read what we print has left
+    except OSError as error:
+        raise InputError(
+            f"{folder} cannot be written ({error.strerror}). Choose another folder."
+        ) from None
     finally:
-        if not existed and not any(folder.iterdir()):
-            folder.rmdir()
+        for path in made:
+            with suppress(OSError):  # what holds results stays
+                path.rmdir()
 
 
 def refuse_old_results(folder: Path, overwrite: bool) -> None:
-    """Refuse to write over results, or remove them where that was asked for.
+    """Refuse a folder that holds results, unless they may be replaced.
 
     Raises:
-        InputError: Results stand there and may not be replaced.
+        InputError: Results stand there and may not be replaced, or cannot be.
     """
-    old = [folder / name for name in RESULTS if (folder / name).exists()]
-    if old and not overwrite:
-        raise InputError(f"{old[0]} exists already. Name another folder or add --overwrite.")
-    for file in old:
-        try:
-            file.unlink()
-        except OSError as error:
-            raise InputError(
-                f"{file} cannot be replaced ({error.strerror}). Name another folder."
-            ) from None
+    for file in (folder / name for name in RESULTS):
+        if os.path.isdir(file):  # noqa: PTH112 - unlike Path's, it never raises
+            raise InputError(f"{file} is a folder and cannot be replaced. Name another folder.")
+        if os.path.lexists(file) and not overwrite:
+            raise InputError(f"{file} exists already. Name another folder or add --overwrite.")
+
+
+def remove_results(folder: Path) -> None:
+    """Remove what an earlier run has left.
+
+    Raises:
+        OSError: A file cannot be removed.
+    """
+    for name in RESULTS:
+        (folder / name).unlink(missing_ok=True)
 
 
 class _Run:

@@ -73,8 +73,7 @@ def test_a_bundle_scores_a_video(
     run_a_bundle(device, tiny_bundle.path, tiny_video, tmp_path)
 
 
-# HOOK: what a device does with a bundle. `tiny_bundle` and `tiny_video` are session fixtures of
-# tests/conftest.py.
+# What a device does with a bundle.
 def run_a_bundle(device: Path, bundle: Path, video: Path, folder: Path) -> None:
     out = folder / "out"
     run(device / "vad-run", "score", bundle, video, "-o", out, cwd=folder)

@@ -8,8 +8,9 @@ import torch
 from helpers import assert_one_line, clip_spec, motion_model, moving_blob, write_video
 
 import vad_export.bundles as module
-from vad_export.bundles import bundle_from_checkpoint, scoring_from_footage, set_values
+from vad_export.bundles import bundle_from_checkpoint, scoring_from_footage
 from vad_export.graphs import ScoreForm
+from vad_export.settings import set_values
 from vad_runtime.bundle import Bundle
 from vad_runtime.contracts import ClipSpec, ConfigError, InputError, Scoring
 from vad_training.checkpoint import Checkpoint
@@ -40,7 +41,9 @@ def stand_in(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     ) -> None:
         motion_model(file, clip)
 
-    def report(_bundle: Bundle, _reference: object, clips: Any, origins: Any) -> dict[str, Any]:
+    def report(
+        _bundle: Bundle, _reference: object, clips: Any, origins: Any, **_: Any
+    ) -> dict[str, Any]:
         seen.append((clips, origins))
         return {"clips": len(clips), "bf16_allowed": False}
 

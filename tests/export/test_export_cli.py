@@ -84,7 +84,7 @@ def stand_in(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
         bundles,
         "parity_report",
-        lambda *a: {"engines": {"a fp32": {"max_of_scale": 2e-6}, "b": {"not_run": "no b"}}},
+        lambda *a, **k: {"engines": {"a fp32": {"max_of_scale": 2e-6}, "b": {"not_run": "no b"}}},
     )
 
 

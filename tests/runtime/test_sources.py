@@ -128,7 +128,7 @@ def test_exact_is_what_opencv_decodes_and_resizes(
 @pytest.mark.data
 @pytest.mark.parametrize("colour", ["rgb", "gray"])
 def test_fast_stays_within_the_documented_distance_of_exact(data: Path, colour: str) -> None:
-    # shared/design/performance.md: 24 to 28 dB between resizers at 112 x 112; nearest has 18.
+    # Area filters of two libraries are 24 to 28 dB apart at 112 x 112; nearest is at 18.
     path = data / "clips" / "vtest.avi"
     errors, bias = [], []
     exact = clip_spec(height=112, width=112, colour=colour, resizer="exact")

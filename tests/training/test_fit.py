@@ -313,7 +313,7 @@ def test_other_footage_and_another_split_are_not_resumed(
     ]:
         with pytest.raises(InputError) as caught:
             fit_stae(footage, changed, folder, resume=True, validation=held)
-        assert_one_line(caught.value, "other footage or with another split", "new run")
+        assert_one_line(caught.value, "was trained", "other", "new run")
     assert {f.name: f.read_bytes() for f in folder.iterdir()} == before
 
 

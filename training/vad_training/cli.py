@@ -6,7 +6,7 @@ from typing import Literal, NoReturn
 import click
 
 from vad_runtime import __version__
-from vad_runtime.commands import run_command
+from vad_runtime.commands import FiniteFloat, run_command
 from vad_runtime.labels import read_labels
 from vad_runtime.progress import progress
 
@@ -23,11 +23,13 @@ def cli() -> None:
 @click.argument("folder", type=_PATH)
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="The site.")
 @click.option("--train-clips", type=click.IntRange(1), default=8, show_default=True)
-@click.option("--train-seconds", type=float, default=40.0, show_default=True)
+@click.option(
+    "--train-seconds", type=FiniteFloat(0, min_open=True), default=40.0, show_default=True
+)
 @click.option("--val-clips", type=click.IntRange(1), default=4, show_default=True)
-@click.option("--val-seconds", type=float, default=30.0, show_default=True)
+@click.option("--val-seconds", type=FiniteFloat(0, min_open=True), default=30.0, show_default=True)
 @click.option("--test-clips", type=click.IntRange(0), default=10, show_default=True)
-@click.option("--test-seconds", type=float, default=20.0, show_default=True)
+@click.option("--test-seconds", type=FiniteFloat(0, min_open=True), default=20.0, show_default=True)
 @click.option(
     "--crowd",
     type=click.Choice(["calm", "busy"]),
@@ -96,9 +98,11 @@ def fit(
     """
     from vad_training.config import read_config
     from vad_training.data.store import store_from_footage
-    from vad_training.fit import CONFIG, check_clip, fit_stae
+    from vad_training.fit import CONFIG, check_clip, fit_stae, require_free_run
 
-    if resume and config_file is None and (folder / CONFIG).is_file():
+    if not resume:
+        require_free_run(folder)
+    elif config_file is None and (folder / CONFIG).is_file():
         config_file = folder / CONFIG
     config = read_config(config_file, settings)
     check_clip(config)

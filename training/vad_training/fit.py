@@ -18,13 +18,16 @@ from vad_runtime.files import made_folder, whole_file
 from vad_runtime.machine import cpu_name
 from vad_runtime.progress import progress
 from vad_training.checkpoint import read_checkpoint_file, save_checkpoint
-from vad_training.config import TrainConfig, yaml_from_config
+from vad_training.config import TrainConfig, tree_from_config, yaml_from_config
 from vad_training.data.store import FrameStore, Segment
 from vad_training.data.windows import Batch, Window, batch_of, split_segments, windows_of
 from vad_training.losses import STAELoss, prediction_weights, stae_loss
 from vad_training.models.fast import fast_step
 from vad_training.models.heap import keep_freed_memory
 from vad_training.models.stae import STAE
+
+_MAY_CHANGE = ("epochs", "patience", "device", "threads", "precision", "optimiser")
+"""Keys of the configuration that a resumed run may change; of `optimiser` all but the batch."""
 
 LAST, BEST, LOG, CONFIG = "last.pt", "best.pt", "log.jsonl", "config.yaml"
 
@@ -83,6 +86,16 @@ def fit_stae(
     return _Fit(store, config, folder, resume, validation).run()
 
 
+def require_free_run(folder: Path) -> None:
+    """Refuse a folder that holds a run, before any work is done.
+
+    Raises:
+        InputError: It does.
+    """
+    if (folder / LAST).exists() or (folder / BEST).exists():
+        raise InputError(f"{folder} holds a run already. Add --resume, or name another folder.")
+
+
 class _Fit:
     def __init__(
         self,
@@ -132,21 +145,24 @@ class _Fit:
             if not last.is_file():
                 raise InputError(f"{last} is not there to resume. Start without --resume.")
             self._restore(read_checkpoint_file(last), last)
-            return
-        if last.exists() or (self._folder / BEST).exists():
-            raise InputError(
-                f"{self._folder} holds a run already. Add --resume, or name another folder."
-            )
+        else:
+            require_free_run(self._folder)
+            (self._folder / LOG).write_text("")
         with whole_file(self._folder / CONFIG) as temporary:
             temporary.write_text(yaml_from_config(self._config), encoding="utf-8")
-        (self._folder / LOG).write_text("")
 
     def _restore(self, content: dict[str, Any], last: Path) -> None:
-        # The seed decides the split: with another one a video could change sides.
-        seed = content.get("config", {}).get("seed")
-        if content.get("footage") != self._footage_key() or seed != self._config.seed:
+        if content.get("footage") != self._footage_key():
             raise InputError(
                 f"{last} was trained on other footage or with another split. Start a new run."
+            )
+        old, new = content.get("config", {}), tree_from_config(self._config)
+        changed = [key for key in new if key not in _MAY_CHANGE and new[key] != old.get(key)]
+        if new["optimiser"]["batch"] != old.get("optimiser", {}).get("batch"):
+            changed.append("optimiser.batch")
+        if changed:
+            raise InputError(
+                f"{last} was trained with another {changed[0]}. Give the same, or start a new run."
             )
         self._model.load_state_dict(content["model"])
         self._optimiser.load_state_dict(content["optimiser"])
@@ -180,6 +196,8 @@ class _Fit:
                         self._save_last()
                         raise Interrupted
                 early = self._end_of_epoch()
+                if self._stop:
+                    raise Interrupted
         return FitResult(
             folder=self._folder,
             best_loss=self._state.best_loss,

@@ -20,7 +20,8 @@ class Options:
     """How a back end shall run. What it cannot honour it must refuse, not ignore."""
 
     precision: PrecisionChoice = "auto"
-    """Arithmetic of an fp32 graph. `auto` = bf16 where the processor has it and it is faster."""
+    """Arithmetic of an fp32 graph. `auto` = bf16 where the processor has it and the bundle's
+    parity report allows it."""
 
     threads: int | None = None
     """Processor threads for one clip; None = all that this process may use."""

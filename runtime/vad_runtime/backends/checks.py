@@ -11,6 +11,11 @@ from vad_runtime.contracts.errors import BackendError
 from vad_runtime.contracts.manifest import Manifest
 
 
+def first_line(error: BaseException) -> str:
+    """Return the first line of an engine's message, or the error's name if it has none."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
 def usable_threads() -> int:
     """Return how many processors this process may run on (not how many the machine has)."""
     if hasattr(os, "sched_getaffinity"):

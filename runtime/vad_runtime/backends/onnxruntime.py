@@ -10,6 +10,7 @@ from vad_runtime.backends.checks import (
     checked_clips,
     checked_graph,
     checked_outputs,
+    first_line,
     usable_threads,
 )
 from vad_runtime.contracts.errors import BackendError
@@ -41,7 +42,7 @@ class OnnxRuntimeBackend:
             )
         except Exception as error:  # ONNX Runtime's errors share no narrower base class
             raise BackendError(
-                f"onnxruntime cannot load {file.name}: {str(error).splitlines()[0]}"
+                f"onnxruntime cannot load {file.name}: {first_line(error)}"
             ) from error
         used = self._session.get_providers()
         if used != ["CPUExecutionProvider"]:
@@ -68,7 +69,7 @@ class OnnxRuntimeBackend:
         try:
             values = self._session.run(self._names, {"clip": clip})
         except Exception as error:  # as above
-            raise BackendError(f"onnxruntime failed: {str(error).splitlines()[0]}") from error
+            raise BackendError(f"onnxruntime failed: {first_line(error)}") from error
         return dict(zip(self._names, values, strict=True))
 
     def close(self) -> None:

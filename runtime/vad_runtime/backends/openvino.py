@@ -12,6 +12,7 @@ from vad_runtime.backends.checks import (
     checked_clips,
     checked_graph,
     checked_outputs,
+    first_line,
     usable_threads,
 )
 from vad_runtime.contracts.errors import BackendError
@@ -31,8 +32,11 @@ class OpenVinoBackend:
         self._manifest = manifest
         if options.device != "cpu":
             raise BackendError(f"openvino runs on cpu here, not on {options.device}. Use cpu.")
-        core = ov.Core()
-        has_bf16 = "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+        try:
+            core = ov.Core()
+            has_bf16 = "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+        except RuntimeError as error:
+            raise BackendError(f"openvino finds no CPU ({first_line(error)}).") from error
         precision = options.precision
         if precision == "auto":
             # Only where the export has measured, on this model, that the scores stay the same.

@@ -4,10 +4,11 @@ A new back end is one line in `_BACKENDS` and one module; runtime/README.md show
 """
 
 import importlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import cast
 
 from vad_runtime.backends.base import Backend, BackendClass, Options
+from vad_runtime.backends.checks import first_line
 from vad_runtime.bundle import Bundle
 from vad_runtime.contracts.errors import BackendError
 from vad_runtime.contracts.manifest import Artefact
@@ -81,7 +82,8 @@ def open_backend(bundle: Bundle, name: str = "auto", options: Options | None = N
         bundle: An opened bundle.
         name: `auto` for the fastest that is installed and loads an artefact of the bundle, or one
             of `backend_names()`.
-        options: Precision, threads, device.
+        options: Precision, threads, device. The precision `auto` means fp32 for an engine asked
+            for by name, so that scores do not depend on which; under `auto` it may be bf16.
 
     Raises:
         BackendError: The name is unknown, its library is not installed, or it cannot run the
@@ -93,6 +95,9 @@ def open_backend(bundle: Bundle, name: str = "auto", options: Options | None = N
             raise BackendError(
                 f"no back end is called {name!r}. Use auto or one of: {', '.join(_BACKENDS)}"
             )
+        if wanted.precision == "auto":
+            # Whoever names an engine compares; `auto` is for whoever wants speed.
+            wanted = replace(wanted, precision="fp32")
         return _open(bundle, name, wanted, "asked for")
     refusals: list[str] = []
     for candidate, entry in _BACKENDS.items():
@@ -136,6 +141,7 @@ def _import(name: str, entry: _Entry) -> BackendClass:
         raise missing from None
     except (ImportError, OSError) as error:
         # The library is there but its shared objects are not, or are of another platform.
-        first = str(error).splitlines()[0]
-        raise BackendError(f"{name} is installed but does not load ({first}).") from error
+        raise BackendError(
+            f"{name} is installed but does not load ({first_line(error)})."
+        ) from error
     return cast(BackendClass, getattr(module, entry.factory))

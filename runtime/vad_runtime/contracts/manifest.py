@@ -88,7 +88,7 @@ class Scoring(_Strict, frozen=True, kw_only=True):
 
     def __post_init__(self) -> None:
         """Refuse NaN and infinity: JSON writes them as null, and a null threshold never alarms."""
-        for name in ("offset", "scale", "threshold"):
+        for name in ("offset", "scale", "threshold", "release", "min_duration_s"):
             value = getattr(self, name)
             if value is not None and not math.isfinite(value):
                 raise ValueError(f"Scoring.{name} must be finite, got {value}")

@@ -3,6 +3,7 @@
 PyAV is imported only when a source is opened.
 """
 
+import os
 from pathlib import Path
 
 from vad_runtime.contracts.clip import ClipSpec
@@ -93,23 +94,28 @@ def find_sources(name: str | Path) -> list[Path]:
         SourceError: Nothing is there, or a folder without videos and frames.
     """
     path = Path(name)
-    if not path.exists():
+    # os.path and not Path: for a name that is too long or lies in a closed folder Path raises.
+    if not os.path.exists(path):  # noqa: PTH110
         raise SourceError(f"{path} does not exist. Check the path.")
-    if not path.is_dir():
+    if not os.path.isdir(path):  # noqa: PTH112
         return [path]
-    found = _search(path)
+    found = _search(path, set())
     if not found:
         raise SourceError(f"{path} holds no videos and no frames. Give a folder that does.")
     return found
 
 
-def _search(folder: Path) -> list[Path]:
+def _search(folder: Path, visited: set[Path]) -> list[Path]:
+    real = folder.resolve()
+    if real in visited:  # a link that leads back
+        return []
+    visited.add(real)
     if _children(folder, IMAGE_SUFFIXES) and not _children(folder, VIDEO_SUFFIXES):
         return [folder]
     found = []
     for child in sorted(_visible(folder)):
         if child.is_dir():
-            found += _search(child)
+            found += _search(child, visited)
         elif child.suffix.lower() in VIDEO_SUFFIXES:
             found.append(child)
     return found

@@ -53,10 +53,12 @@ class Prefetch:
         thread = threading.Thread(target=self._read, name="vad-source", daemon=True)
         thread.start()
         try:
-            while not self._stop.is_set():
+            while True:
                 try:
                     item = self._queue.get(timeout=0.2)
                 except queue.Empty:
+                    if self._stop.is_set():
+                        return
                     continue
                 if item is _END:
                     return
@@ -69,7 +71,10 @@ class Prefetch:
             thread.join(timeout=5)
 
     def stop(self) -> None:
-        """End the iteration early, as if the source had ended; safe from a signal handler."""
+        """End early, as if the source had ended behind the frames that are decoded already.
+
+        Safe from a signal handler.
+        """
         self._stop.set()
 
     def _read(self) -> None:

@@ -88,6 +88,9 @@ class VideoFile:
         self._stream.thread_type = "AUTO"
         rate = self._stream.guessed_rate or self._stream.average_rate
         context = self._stream.codec_context
+        if not context.width or not context.height:
+            self._container.close()
+            raise SourceError(f"{path} says nothing of its picture size. Give an intact video.")
         self.info = SourceInfo(
             name=str(path),
             kind="video file",
@@ -243,7 +246,8 @@ class FrameFolder:
 
 def _read_image(file: Path) -> av.VideoFrame | None:
     try:
-        with av.open(str(file.absolute())) as container:
+        # An open file and not its name: FFmpeg takes `%02d` in the name of an image for a pattern.
+        with file.open("rb") as stream, av.open(stream) as container:
             return next(container.decode(video=0), None)
     except (av.error.FFmpegError, OSError, IndexError):
         return None

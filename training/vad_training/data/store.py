@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from vad_runtime.contracts import ClipSpec, InputError, SourceError
 from vad_runtime.progress import progress
-from vad_runtime.sources import find_sources, open_source
+from vad_runtime.sources import IMAGE_SUFFIXES, find_sources, open_source
 from vad_runtime.sources.prefetch import Prefetch
 from vad_runtime.windows import longest_step_s
 
@@ -114,9 +114,14 @@ def _key(sources: Sequence[Path], spec: ClipSpec) -> str:
     pixels = (*spec.frame_shape, spec.resizer, spec.interpolation, spec.stride)
     digest.update(repr(pixels).encode())
     for source in sources:
-        files = sorted(source.iterdir()) if source.is_dir() else [source]
+        files = [source]
+        if source.is_dir():
+            files = sorted(f for f in source.iterdir() if f.suffix.lower() in IMAGE_SUFFIXES)
         for file in files:
-            stat = file.stat()
+            try:
+                stat = file.stat()
+            except OSError:  # a broken link; it will not decode either
+                continue
             digest.update(f"{file.resolve()}\0{stat.st_size}\0{stat.st_mtime_ns}\n".encode())
     return digest.hexdigest()
 

@@ -12,6 +12,7 @@ import cv2
 import numpy as np
 
 from vad_runtime.contracts.errors import InputError
+from vad_runtime.files import made_folder
 from vad_training.synth.camera import Frame
 from vad_training.synth.config import (
     LABEL_SCHEMA,
@@ -54,9 +55,20 @@ def synth_dataset(
     specs = clip_specs(config)
     # All stories first: a clip that is too short is noticed before anything is written.
     stories = [story_of(site, config, spec) for spec in specs]
+    made_folder(folder)
     videos: dict[str, object] = {}
-    for spec, story in zip(specs, stories, strict=True):
-        videos[spec.name] = _write_clip(folder / spec.name, site, config, spec, story, progress)
+    try:
+        for spec, story in zip(specs, stories, strict=True):
+            videos[spec.name] = _write_clip(folder / spec.name, site, config, spec, story, progress)
+    except BaseException as error:
+        # Without labels they are of no use, and they would be in the way of the next try.
+        for name in videos:
+            (folder / name).unlink(missing_ok=True)
+        if isinstance(error, OSError):
+            raise InputError(
+                f"{folder} cannot be written ({error.strerror}). Choose another folder."
+            ) from None
+        raise
     labels = folder / "labels.json"
     document = {
         "schema": LABEL_SCHEMA,
