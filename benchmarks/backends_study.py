@@ -72,8 +72,8 @@ wall time, {ROUNDS} rounds in shuffled order in one process. Read the ratios.
             f"| {gaps[name]:.1e} |"
         )
     print("""
-So `--backend auto` prefers OpenVINO, and takes bf16 only where the bundle's parity report, measured at
-export on real clips, stays within 2 %. An engine asked for by name computes in fp32.""")
+So `--backend auto` prefers OpenVINO, and takes bf16 only where the bundle's parity report, measured
+at export on real clips, stays within 2 %. An engine asked for by name computes in fp32.""")
 
 
 if __name__ == "__main__":
