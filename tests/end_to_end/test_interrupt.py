@@ -122,7 +122,7 @@ def test_an_interrupted_score_leaves_nothing(
     done = stopped(
         ["score", tiny_bundle.path, long_video, "-o", out],
         number,
-        lambda: out.is_dir() and any(file.stat().st_size > 0 for file in out.glob("overlay*")),
+        lambda: out.is_dir() and any(file.stat().st_size > 0 for file in out.rglob("*overlay*")),
     )
     assert done.returncode == 130, done.stderr
     assert "Traceback" not in done.stderr

@@ -37,11 +37,13 @@ class OpenVinoBackend:
             has_bf16 = "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
         except RuntimeError as error:
             raise BackendError(f"openvino finds no CPU ({first_line(error)}).") from error
-        precision = options.precision
+        precision, why = options.precision, ""
         if precision == "auto":
             # Only where the export has measured, on this model, that the scores stay the same.
             proven = (manifest.parity or {}).get("bf16_allowed") is True
             precision = "bf16" if has_bf16 and proven else "fp32"
+            if has_bf16 and not proven:
+                why = " (bf16 is not proven for this bundle)"
         elif precision == "bf16" and not has_bf16:
             raise BackendError("this CPU has no bf16 arithmetic. Use --precision fp32.")
         threads = options.threads or usable_threads()
@@ -82,7 +84,7 @@ class OpenVinoBackend:
         self._names = [port.get_any_name() for port in self._compiled.outputs]
         chip = str(core.get_property("CPU", "FULL_DEVICE_NAME")).strip()
         version = ov.__version__.split("-")[0]
-        self.device = f"openvino {version} on cpu ({chip}), {precision}, {threads} threads"
+        self.device = f"openvino {version} on cpu ({chip}), {precision}{why}, {threads} threads"
 
     def infer(self, clips: Clips) -> Outputs:
         """See `Backend.infer`; one graph run per clip."""
