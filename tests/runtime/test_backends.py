@@ -1,6 +1,8 @@
 """Real engines on a real graph: same contract, same scores, same refusals."""
 
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -270,3 +272,31 @@ def test_a_name_with_spaces_and_umlauts_loads(tiny_bundle: Bundle, tmp_path: Pat
         assert choice.artefact == "fp32"
         choice.backend.close()
     assert artefact().file == "model.onnx"
+
+
+_CTRL_C_AFTER_TWO_ENGINES = """
+import gc, signal, sys
+from vad_runtime.backends import open_backend
+from vad_runtime.bundle import Bundle
+bundle = Bundle.open(sys.argv[1])
+first, second = open_backend(bundle, "openvino"), open_backend(bundle, "openvino")
+first.backend.close()
+del first
+gc.collect()
+second.backend.close()
+del second
+gc.collect()
+signal.signal(signal.SIGINT, lambda *_: print("handled"))
+signal.raise_signal(signal.SIGINT)
+"""
+
+
+def test_ctrl_c_is_handled_after_engines_were_closed(tiny_bundle: Bundle) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", _CTRL_C_AFTER_TWO_ENGINES, tiny_bundle.path],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.stdout == "handled\n", (done.returncode, done.stderr)
+    assert done.returncode == 0

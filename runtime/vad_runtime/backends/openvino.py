@@ -1,6 +1,7 @@
 """OpenVINO on a CPU: the fastest measured engine for every model of this project."""
 
 import ctypes
+import functools
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,18 @@ from vad_runtime.contracts.manifest import Manifest
 _HINT = {"fp32": "f32", "bf16": "bf16"}
 
 
+@functools.cache
+def _core() -> ov.Core:
+    """Return the one OpenVINO core of this process.
+
+    Each core's CPU plug-in gives the calling thread a signal stack of its own and restores the one
+    it found when it is freed. With two cores, freed in another order than they were made, that is
+    the freed stack of the other (seen with OpenVINO 2026.4.1): the next Ctrl-C then ends the
+    process with a segmentation fault, since Python's handlers run on the signal stack.
+    """
+    return ov.Core()
+
+
 class OpenVinoBackend:
     """One compiled model and one infer request; batch 1, since a CPU gains nothing from more.
 
@@ -33,7 +46,7 @@ class OpenVinoBackend:
         if options.device != "cpu":
             raise BackendError(f"openvino runs on cpu here, not on {options.device}. Use cpu.")
         try:
-            core = ov.Core()
+            core = _core()
             has_bf16 = "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
         except RuntimeError as error:
             raise BackendError(f"openvino finds no CPU ({first_line(error)}).") from error
