@@ -10,7 +10,7 @@ import numpy.typing as npt
 from vad_runtime.contracts import ClipSpec, SourceError
 from vad_runtime.sources import open_source
 from vad_runtime.sources.prefetch import Prefetch
-from vad_runtime.windows import ClipWindow, longest_step_s
+from vad_runtime.windows import ClipWindow, HoleRule
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,15 +69,12 @@ def _from_one(
     total = opened.info.frames
     stretch = max(1, (max(total or 0, spec.span) - spec.span + 1) // want)
     window = ClipWindow(spec, hop=spec.stride)
-    longest_s = longest_step_s(opened.info.fps)
-    before_s = 0.0
+    holes = HoleRule(opened.info.fps)
     best: dict[int, tuple[npt.NDArray[np.uint8], int]] = {}
     seen: dict[int, int] = {}
     clips = 0
     for frame in Prefetch(opened):
-        jump = frame.pts_s - before_s > longest_s
-        before_s = frame.pts_s
-        if frame.hole is not None or frame.damaged or jump:
+        if holes.cause(frame) is not None:
             window.flush()
         if frame.damaged:
             continue

@@ -12,7 +12,7 @@ from vad_runtime.events import AlarmState, Event
 from vad_runtime.latency import Stage
 from vad_runtime.scoring import CausalScorer, ClipMean
 from vad_runtime.sources.base import Frame
-from vad_runtime.windows import Clip, ClipWindow, longest_step_s
+from vad_runtime.windows import Clip, ClipWindow, HoleRule
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,7 +73,6 @@ class Detector:
         self._alarm = AlarmState(manifest.scoring)
         self._clip_means = clip_means
         self._pending: deque[Frame] = deque()
-        self._last_pts_s: float | None = None
         self._last_in_clip: int | None = None
         self.counters = Counters()
         self.infer_stage = Stage()
@@ -84,28 +83,23 @@ class Detector:
 
         Args:
             frames: In order; `nominal_fps` frames a second as a rule.
-            nominal_fps: Decides which step in time is a hole; see `longest_step_s`.
+            nominal_fps: Decides which step in time is a hole; see `HoleRule`.
 
         Yields:
             Every frame once, in order.
         """
-        longest_s = longest_step_s(nominal_fps)
+        holes = HoleRule(nominal_fps)
         try:
             for frame in frames:
-                yield from self._take(frame, longest_s)
+                yield from self._take(frame, holes)
             yield from self._flush(None)
         finally:
             # A source that fails, or a caller that stops, must not lose an alarm that is on.
             self._end_alarm()
 
-    def _take(self, frame: Frame, longest_s: float) -> Iterator[ScoredFrame]:
+    def _take(self, frame: Frame, holes: HoleRule) -> Iterator[ScoredFrame]:
         self.counters.frames += 1
-        cause = frame.hole
-        if self._last_pts_s is not None and frame.pts_s - self._last_pts_s > longest_s:
-            cause = cause or "jump in time"
-        self._last_pts_s = frame.pts_s
-        if frame.damaged:
-            cause = "damaged frame"
+        cause = holes.cause(frame)
         if cause is not None:
             yield from self._flush(cause)
         if frame.damaged:

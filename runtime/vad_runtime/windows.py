@@ -7,15 +7,29 @@ import numpy.typing as npt
 
 from vad_runtime.contracts.clip import ClipSpec
 from vad_runtime.ring import FrameRing
-from vad_runtime.sources.base import Pixels
+from vad_runtime.sources.base import Frame, Pixels
 
 
-def longest_step_s(fps: float) -> float:
-    """Return the longest step in time, in seconds, from a frame to the next that is no hole.
+class HoleRule:
+    """Says in front of which frames something is missing: one rule for training and device.
 
-    Four frames at the nominal rate, and half a second at least: cameras and muxers jitter.
+    Args:
+        fps: Nominal frame rate. A step in time of more than four such frames and more than half a
+            second is a hole; less is the jitter of cameras and muxers.
     """
-    return max(4 / fps, 0.5)
+
+    def __init__(self, fps: float) -> None:
+        self._longest_s = max(4 / fps, 0.5)
+        self._before_s: float | None = None
+
+    def cause(self, frame: Frame) -> str | None:
+        """Return why no clip may hold both this frame and the one before, or None."""
+        before_s, self._before_s = self._before_s, frame.pts_s
+        if frame.damaged:
+            return "damaged frame"
+        if frame.hole is None and before_s is not None:
+            return "jump in time" if frame.pts_s - before_s > self._longest_s else None
+        return frame.hole
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

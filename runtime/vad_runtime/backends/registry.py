@@ -22,10 +22,10 @@ class _Entry:
     """Top-level module of the library that must be installed; None = nothing."""
     extra: str
     """Extra of vad-edge that installs it."""
-    why: str
-    """Why `auto` would take it, for people."""
     auto: bool = True
 
+
+_FASTEST = "the fastest installed engine on this CPU"
 
 # In the order of speed on a CPU (docs/results/backends.md): `auto` takes the first that works.
 _BACKENDS: dict[str, _Entry] = {
@@ -34,21 +34,18 @@ _BACKENDS: dict[str, _Entry] = {
         factory="OpenVinoBackend",
         needs="openvino",
         extra="openvino",
-        why="the fastest installed engine on this CPU",
     ),
     "onnxruntime": _Entry(
         module="vad_runtime.backends.onnxruntime",
         factory="OnnxRuntimeBackend",
         needs="onnxruntime",
         extra="onnxruntime",
-        why="OpenVINO cannot be used",
     ),
     "fake": _Entry(
         module="vad_runtime.backends.fake",
         factory="FakeBackend",
         needs=None,
         extra="runtime",
-        why="",
         auto=False,
     ),
 }
@@ -104,7 +101,7 @@ def open_backend(bundle: Bundle, name: str = "auto", options: Options | None = N
         if not entry.auto:
             continue
         try:
-            reason = entry.why if not refusals else f"next best, since {'; '.join(refusals)}"
+            reason = _FASTEST if not refusals else f"next best, since {'; '.join(refusals)}"
             return _open(bundle, candidate, wanted, reason)
         except BackendError as error:
             refusals.append(str(error).rstrip("."))

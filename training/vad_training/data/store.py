@@ -15,7 +15,7 @@ from vad_runtime.contracts import ClipSpec, InputError, SourceError
 from vad_runtime.progress import progress
 from vad_runtime.sources import IMAGE_SUFFIXES, find_sources, open_source
 from vad_runtime.sources.prefetch import Prefetch
-from vad_runtime.windows import longest_step_s
+from vad_runtime.windows import HoleRule
 
 Frames = npt.NDArray[np.uint8]
 
@@ -140,12 +140,9 @@ def _decoded(
             found: list[Segment] = []
             try:
                 opened = open_source(source, spec, pictures=False)
-                longest_s = longest_step_s(opened.info.fps)
-                before_s = 0.0
+                holes = HoleRule(opened.info.fps)
                 for frame in Prefetch(opened):
-                    jump = frame.pts_s - before_s > longest_s
-                    before_s = frame.pts_s
-                    if frame.hole is not None or frame.damaged or jump:
+                    if holes.cause(frame) is not None:
                         if row > begin:
                             found.append(
                                 Segment(video=len(videos), start=begin, frames=row - begin)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Literal
 
 Crowd = Literal["calm", "busy"]
 """How full the site is, and how hard its anomalies are to find.
@@ -13,7 +13,6 @@ every anomaly takes place there, near to the camera, and whoever takes part coun
 frame on. `busy`: up to five people walk everywhere, and only their way of moving is anomalous.
 """
 
-CROWDS: tuple[Crowd, ...] = get_args(Crowd)
 
 KINDS: tuple[str, ...] = ("runner", "cyclist", "thrown_object", "lying", "wrong_way")
 """The kinds of anomaly, in the order in which the test clips cycle over them."""
