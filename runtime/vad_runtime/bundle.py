@@ -20,7 +20,7 @@ from vad_runtime.contracts.manifest import (
     json_from_manifest,
     manifest_from_json,
 )
-from vad_runtime.files import flush_to_disk
+from vad_runtime.files import flush_to_disk, put_in_place
 
 MANIFEST = "manifest.json"
 
@@ -167,7 +167,7 @@ def write_bundle(
         for file in work.iterdir():
             flush_to_disk(file)
         Bundle.open(work)
-        _put_in_place(work, target)
+        put_in_place(work, target)
     except OSError as error:
         raise InputError(f"{target} cannot be written ({error.strerror}).") from None
     finally:
@@ -188,24 +188,6 @@ def require_free_bundle_path(target: Path, *, overwrite: bool = False) -> None:
             raise InputError(f"{target} exists already. Name another or add --overwrite.")
         if not (target / MANIFEST).is_file():
             raise InputError(f"{target} is not a bundle, so it is left alone. Name another.")
-
-
-def _put_in_place(work: Path, target: Path) -> None:
-    if not target.exists():
-        work.rename(target)
-        return
-    # Two renames: at every moment a whole bundle stands under one of the two names.
-    old = target.with_name(f"{work.name}.old")
-    target.rename(old)
-    try:
-        work.rename(target)
-    except OSError:
-        old.rename(target)
-        raise
-    if old.is_symlink():  # the link is replaced, the bundle behind it is not ours to remove
-        old.unlink()
-    else:
-        shutil.rmtree(old, ignore_errors=True)
 
 
 def rewrite_manifest(bundle: Bundle, manifest: Manifest) -> Bundle:

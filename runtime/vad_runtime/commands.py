@@ -21,6 +21,13 @@ _EXTRA_OF = {
     "yaml": "export",
     "onnx": "export",
     "onnxscript": "export",
+    "albumentations": "train",
+    "pytorchvideo": "train",
+    "safetensors": "train",
+    "scipy": "train",
+    "sklearn": "train",
+    "torchvision": "train",
+    "transformers": "train",
 }
 
 INTERRUPTED = 130
@@ -33,6 +40,10 @@ class Interrupted(Exception):  # noqa: N818 - it is no error
 
 class FiniteFloat(click.FloatRange):
     """A number for an option; NaN and infinity, which every range lets through, are refused."""
+
+    def _describe_range(self) -> str:
+        # click writes "x<=None" for a range without ends.
+        return "" if self.min is None and self.max is None else super()._describe_range()
 
     def convert(
         self, value: Any, param: click.Parameter | None, ctx: click.Context | None

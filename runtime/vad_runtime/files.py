@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -40,7 +41,7 @@ def whole_file(path: Path) -> Iterator[Path]:
     """Give a temporary name beside `path` and rename it to `path` when the block succeeds.
 
     Raises:
-        InputError: The file cannot be written.
+        InputError: The file cannot be written, or a name in it is no UTF-8.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
@@ -51,6 +52,39 @@ def whole_file(path: Path) -> Iterator[Path]:
         raise InputError(
             f"{path} cannot be written ({error.strerror}). Choose another place."
         ) from None
+    except UnicodeEncodeError as error:
+        # A file system may hold names that are no UTF-8; the text would not be readable again.
+        name = error.object[:200].strip()
+        raise InputError(
+            f"{path} cannot hold {name!a}, which is no UTF-8. Rename that file or folder."
+        ) from None
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
+
+
+def put_in_place(work: Path, target: Path) -> None:
+    """Give a finished folder its name and remove what had that name before.
+
+    Args:
+        work: The new folder, beside `target`.
+        target: Its name; a folder, or a link to one, that stands there is replaced.
+
+    Raises:
+        OSError: It cannot be renamed; what stood there still does.
+    """
+    if not target.exists():
+        work.rename(target)
+        return
+    # Two renames: at every moment a whole folder stands under one of the two names.
+    old = target.with_name(f"{work.name}.old")
+    target.rename(old)
+    try:
+        work.rename(target)
+    except OSError:
+        old.rename(target)
+        raise
+    if old.is_symlink():  # the link is replaced; what it points to is not ours to remove
+        old.unlink()
+    else:
+        shutil.rmtree(old, ignore_errors=True)

@@ -7,8 +7,9 @@ from helpers import assert_one_line
 
 from vad_runtime.contracts import ConfigError
 from vad_training.config import (
+    FAMILIES,
     AugmentConfig,
-    TrainConfig,
+    StaeConfig,
     config_from_tree,
     read_config,
     tree_from_config,
@@ -47,7 +48,7 @@ def test_a_file_changes_what_it_names_and_nothing_else(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("text", ["", "# only a comment\n", "{}\n"])
 def test_an_empty_file_is_the_defaults(tmp_path: Path, text: str) -> None:
-    assert read_config(written(tmp_path, text)) == TrainConfig()
+    assert read_config(written(tmp_path, text)) == StaeConfig()
 
 
 def test_set_wins_over_the_file_and_the_last_set_over_the_first(tmp_path: Path) -> None:
@@ -153,4 +154,68 @@ def test_the_whole_configuration_survives_yaml_and_plain_values(tmp_path: Path) 
     )
     assert read_config(written(tmp_path, yaml_from_config(config))) == config
     assert config_from_tree(tree_from_config(config), "here") == config
-    assert read_config(written(tmp_path, yaml_from_config(TrainConfig()))) == TrainConfig()
+    assert read_config(written(tmp_path, yaml_from_config(StaeConfig()))) == StaeConfig()
+
+
+# -- families ----------------------------------------------------------------------------------
+
+CONFIGS = sorted((Path(__file__).resolve().parents[2] / "training" / "configs").glob("*.yaml"))
+
+
+def test_there_is_a_reference_configuration_for_every_family() -> None:
+    assert {read_config(file).family for file in CONFIGS} == set(FAMILIES)
+
+
+@pytest.mark.parametrize("file", CONFIGS, ids=lambda file: file.stem)
+def test_a_reference_configuration_loads_and_survives_being_written(
+    file: Path, tmp_path: Path
+) -> None:
+    config = read_config(file)
+    assert read_config(written(tmp_path, yaml_from_config(config))) == config
+
+
+@pytest.mark.parametrize(
+    ("name", "key", "value"),
+    [
+        ("r2plus1d_screw", "autoencoder.hidden", (256, 128)),
+        ("r2plus1d_screw", "optimiser.learning_rate", 5e-3),
+        ("r2plus1d_screw", "optimiser.milestones", (5, 10, 25, 50)),
+        ("r2plus1d_screw", "epochs", 50),
+        ("r2plus1d_screw", "optimiser.batch", 4),
+        ("timesformer_ucf_sports", "autoencoder.hidden", (512, 256, 128)),
+        ("timesformer_ucf_sports", "optimiser.period", 10),
+        ("timesformer_ucf_sports", "epochs", 30),
+        ("timesformer_ucf_sports", "optimiser.batch", 8),
+        ("mil_sultani", "optimiser.kind", "adagrad"),
+        ("mil_sultani", "optimiser.learning_rate", 1e-2),
+        ("mil_sultani", "loss.pairs", "all"),
+        ("mil_notebook_i3d", "loss.pairs", "paired"),
+        ("mil_notebook_i3d", "optimiser.milestones", (25, 50)),
+        ("mil_notebook_i3d", "features.modality", "two"),
+        ("stae_avenue", "optimiser.milestones", (25,)),
+        ("stae_paper", "loss.prediction_weights", "paper"),
+    ],
+)
+def test_a_reference_configuration_has_the_published_value(
+    name: str, key: str, value: object
+) -> None:
+    found: object = read_config(next(file for file in CONFIGS if file.stem == name))
+    for part in key.split("."):
+        found = getattr(found, part)
+    assert found == value
+
+
+def test_the_family_can_be_set_on_the_command_line() -> None:
+    assert read_config(None, ["family=mil", "head.kind=topk"]).family == "mil"
+
+
+def test_an_unknown_family_is_one_line() -> None:
+    with pytest.raises(ConfigError) as caught:
+        read_config(None, ["family=cnn"])
+    assert_one_line(caught.value, "'cnn'", "stae", "backbone-ae", "mil")
+
+
+def test_a_key_of_another_family_is_an_error() -> None:
+    with pytest.raises(ConfigError) as caught:
+        read_config(None, ["family=mil", "augment.blur_sigma=1"])
+    assert_one_line(caught.value, "augment")

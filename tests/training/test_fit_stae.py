@@ -16,26 +16,21 @@ import pytest
 import torch
 from helpers import assert_one_line, moving_blob, write_video
 
-import vad_training.fit as module
+import vad_training.fit_stae as module
 from vad_runtime.commands import Interrupted
 from vad_runtime.contracts import ConfigError, InputError, TrainingError
 from vad_training.checkpoint import checkpoint_from_path
-from vad_training.config import TrainConfig, read_config
+from vad_training.config import StaeConfig, read_config
 from vad_training.data.store import FrameStore, store_from_footage
 from vad_training.data.windows import split_segments, windows_of
-from vad_training.fit import (
-    BEST,
-    CONFIG,
-    LAST,
-    LOG,
-    FitResult,
-    _Fit,
+from vad_training.fit_stae import (
+    _StaeTask,
     check_clip,
-    device_of,
     fit_stae,
     learning_rate_at,
     precision_of,
 )
+from vad_training.loop import BEST, CONFIG, LAST, LOG, FitResult, _Loop, device_of
 
 # fp32 and one thread: the same sums in the same order, on whatever CPU this runs.
 TINY = [
@@ -54,7 +49,7 @@ TINY = [
 ]
 
 
-def config(*settings: str) -> TrainConfig:
+def config(*settings: str) -> StaeConfig:
     return read_config(None, [*TINY, *settings])
 
 
@@ -111,16 +106,16 @@ def assert_same_weights(one: Path, other: Path, name: str = BEST) -> None:
 
 def crash_at(patch: pytest.MonkeyPatch, step: int, error: Exception | None = None) -> None:
     """Let training fail at a step: with an error, or by Ctrl-C after it."""
-    real = _Fit._train_step
+    real = _Loop._step
 
-    def train_step(self: _Fit, numbers: list[int]) -> dict[str, float | int]:
+    def train_step(self: _Loop, numbers: list[int]) -> dict[str, float | int]:
         if self._state.step == step:
             if error is not None:
                 raise error
             signal.raise_signal(signal.SIGINT)
         return real(self, numbers)
 
-    patch.setattr(_Fit, "_train_step", train_step)
+    patch.setattr(_Loop, "_step", train_step)
 
 
 # -- a run -------------------------------------------------------------------------------------
@@ -166,12 +161,12 @@ def test_every_window_is_seen_once_an_epoch(
 ) -> None:
     seen: list[list[int]] = [[], []]
 
-    def note(self: _Fit, numbers: list[int]) -> dict[str, float | int]:
+    def note(self: _Loop, numbers: list[int]) -> dict[str, float | int]:
         seen[self._state.epoch] += numbers
         return {"step": self._state.step, "loss": 0.0}
 
-    monkeypatch.setattr(_Fit, "_train_step", note)
-    monkeypatch.setattr(_Fit, "_validation_loss", lambda self: 1.0)
+    monkeypatch.setattr(_Loop, "_step", note)
+    monkeypatch.setattr(_StaeTask, "validation_loss", lambda self: 1.0)
     wanted = config("steps_per_epoch=null", "optimiser.batch=5", "data.window_step=1")
     result = fit_stae(store, wanted, tmp_path)
     train, _ = split_segments(store, 0.2, 3)
@@ -348,13 +343,14 @@ def test_a_damaged_last_checkpoint_is_one_line(
 def scripted(patch: pytest.MonkeyPatch, losses: list[float]) -> None:
     """Let each epoch do one thing that can be seen in the weights, and have a given loss."""
 
-    def train_step(self: _Fit, numbers: list[int]) -> dict[str, float | int]:
+    def train_step(self: _Loop, numbers: list[int]) -> dict[str, float | int]:
         with torch.no_grad():
-            self._model.encoder[0].bias.fill_(float(self._state.epoch))
+            self._task.model.encoder[0].bias.fill_(float(self._state.epoch))
         return {"step": self._state.step, "loss": 1.0}
 
-    patch.setattr(_Fit, "_train_step", train_step)
-    patch.setattr(_Fit, "_validation_loss", lambda self: losses[self._state.epoch])
+    patch.setattr(_Loop, "_step", train_step)
+    patch.setattr(_StaeTask, "begin_epoch", lambda self, epoch: setattr(self, "epoch", epoch))
+    patch.setattr(_StaeTask, "validation_loss", lambda self: losses[self.epoch])
 
 
 @pytest.mark.parametrize("losses", [[5.0, 3.0, 4.0, 3.0], [1.0, 2.0, 3.0, 4.0], [4, 3, 2, 1]])
@@ -444,7 +440,7 @@ def test_too_little_footage_for_two_parts_is_refused(tmp_path: Path) -> None:
 
 
 def test_the_step_schedule_falls_at_its_milestones() -> None:
-    published = TrainConfig()
+    published = StaeConfig()
     rates = [learning_rate_at(published, step, 10) for step in range(400)]
     assert rates[:250] == [1e-4] * 250
     assert rates[250:] == [pytest.approx(1e-5)] * 150
