@@ -14,31 +14,30 @@ import numpy as np
 import torch
 
 from vad_calibration import clips_from_footage
-from vad_export.graphs import ScoreForm
-from vad_export.parity import checkpoint_scores
 from vad_runtime.backends import open_backend
 from vad_runtime.backends.base import Options
 from vad_runtime.bundle import Bundle
 from vad_runtime.machine import library_versions, machine_facts
 from vad_training.checkpoint import checkpoint_from_path
+from vad_training.graphs import graph_from_checkpoint
 
 ROUNDS = 15
 RUNS = (("openvino", "bf16"), ("openvino", "fp32"), ("onnxruntime", "fp32"))
 
 
 def main() -> None:
-    bundle, checkpoint = Bundle.open(sys.argv[1]), checkpoint_from_path(Path(sys.argv[2]))
+    bundle = Bundle.open(sys.argv[1])
+    graph = graph_from_checkpoint(checkpoint_from_path(Path(sys.argv[2])), form="reconstruction")
     spec = bundle.manifest.clip
     clips = clips_from_footage([Path(sys.argv[3])], spec, 8).clips
     facts = machine_facts()
     torch.set_num_threads(int(facts["usable_threads"]))
-    form = ScoreForm()
-    reference = checkpoint_scores(checkpoint.model, spec.frames, form, clips)
+    reference = graph.run(clips)["score"]
     runs = {}
     for name, precision in RUNS:
         choice = open_backend(bundle, name, Options(precision=precision))  # type: ignore[arg-type]
         runs[f"{name} {precision}"] = lambda c, b=choice.backend: b.infer(c)["score"]
-    runs["PyTorch eager fp32"] = lambda c: checkpoint_scores(checkpoint.model, spec.frames, form, c)
+    runs["PyTorch eager fp32"] = lambda c: graph.run(c)["score"]
     times: dict[str, list[float]] = {name: [] for name in runs}
     gaps: dict[str, float] = dict.fromkeys(runs, 0.0)
     rng = np.random.default_rng(0)

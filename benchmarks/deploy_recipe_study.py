@@ -14,8 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from vad_export.bundles import bundle_from_checkpoint
-from vad_export.graphs import ScoreForm
+from vad_export.bundles import bundle_from_graph
 from vad_runtime.backends import open_backend
 from vad_runtime.bundle import Bundle
 from vad_runtime.contracts import Scoring
@@ -24,7 +23,9 @@ from vad_runtime.labels import read_labels
 from vad_runtime.scoring import causal_scores
 from vad_runtime.sources import find_sources, open_source
 from vad_training.checkpoint import checkpoint_from_path
-from vad_training.evaluation import roc_auc
+from vad_training.graphs import graph_from_checkpoint
+from vad_training.graphs.stae import ScoreForm
+from vad_training.metrics.roc import roc_auc
 
 FORMS = {
     "reconstruction": ScoreForm(form="reconstruction"),
@@ -69,7 +70,8 @@ def main() -> None:
         for site, run in pairs:
             with tempfile.TemporaryDirectory() as work:
                 checkpoint = checkpoint_from_path(Path(run))
-                bundle = bundle_from_checkpoint(checkpoint, Path(work) / "a.vad", form=form)
+                graph = graph_from_checkpoint(checkpoint, form=form.form, alpha=form.alpha)
+                bundle = bundle_from_graph(graph, Path(work) / "a.vad")
                 for clip, value in raw_by_clip(bundle, Path(site)).items():
                     clips[f"{site}/{clip}"] = (*value, site)
         for label, scoring in FILTERS.items():

@@ -10,8 +10,7 @@ import torch
 from helpers import artefact, manifest, moving_blob, write_video
 from pytest_benchmark.fixture import BenchmarkFixture
 
-from vad_export.graphs import ScoreForm, StaeScore
-from vad_export.onnx_graph import onnx_from_model, opset_of
+from vad_export.onnx_graph import onnx_from_graph, opset_of
 from vad_runtime.backends import open_backend
 from vad_runtime.backends.base import Options, PrecisionChoice
 from vad_runtime.backends.registry import Choice
@@ -20,6 +19,7 @@ from vad_runtime.contracts import BackendError, ClipSpec, Scoring
 from vad_runtime.detector import Detector, ScoredFrame
 from vad_runtime.sources import open_source
 from vad_runtime.sources.prefetch import Prefetch
+from vad_training.graphs.stae import ScoreForm, StaeScore, stae_graph
 from vad_training.models.stae import STAE
 
 CLIP = ClipSpec(frames=16, height=128, width=128, colour="gray", hop=4)
@@ -50,7 +50,7 @@ def bundle(stae: STAE, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     """Its bundle; parity is asserted here, by every benchmark, and not at the export."""
     folder = tmp_path_factory.mktemp("bundle")
     file = folder / "model.fp32.onnx"
-    onnx_from_model(stae, CLIP, FORM, [], file)
+    onnx_from_graph(stae_graph(stae, CLIP, FORM), file)
     about = manifest(
         clip=CLIP,
         score=FORM.score_spec(CLIP.frames),

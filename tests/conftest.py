@@ -1,11 +1,11 @@
 """Fixtures of all tests. Helper functions are in helpers.py."""
 
-import os
 from pathlib import Path
 
 import av
 import pytest
-from helpers import artefact, clip_spec, manifest, motion_model, moving_blob, write_video
+from helpers import artefact, clip_spec, manifest, motion_model, moving_blob, real_data, write_video
+from helpers_weights import i3d_weights_file
 
 from vad_runtime.bundle import Bundle, write_bundle
 
@@ -13,14 +13,16 @@ from vad_runtime.bundle import Bundle, write_bundle
 @pytest.fixture(scope="session")
 def data() -> Path:
     """The real data (see its README); skips without it, fails under VAD_REQUIRE_DATA=1."""
-    here = Path(__file__).resolve().parents[1]
-    folder = Path(os.environ.get("VAD_DATA") or here.parent / "shared" / "data")
-    if not folder.is_dir():
-        message = f"the real data is not at {folder}; set VAD_DATA"
-        if os.environ.get("VAD_REQUIRE_DATA") == "1":
-            pytest.fail(message)
-        pytest.skip(message)
+    folder = real_data()
+    if folder is None:
+        pytest.skip("the real data is not there; set VAD_DATA")
     return folder
+
+
+@pytest.fixture(scope="session")
+def i3d_weights() -> Path:
+    """The real I3D Kinetics-400 checkpoint; skips without it, fails under VAD_REQUIRE_DATA=1."""
+    return i3d_weights_file()
 
 
 @pytest.fixture(scope="session")

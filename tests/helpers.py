@@ -1,5 +1,6 @@
 """What several tests share. Import it as `helpers` (pyproject.toml puts `tests/` on the path).
 
+Real data  `real_data`
 Videos     `moving_blob`, `write_video`, `write_raw_h264`, `write_audio`, `decoded_count`
 Frames     `frame`, `frame_stream`, `ListSource`
 Manifests  `clip_spec`, `manifest`, `artefact`
@@ -7,6 +8,7 @@ Models     `motion_model` (a real ONNX graph that keeps the contract)
 Errors     `assert_one_line`
 """
 
+import os
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,6 +23,19 @@ from vad_runtime.contracts import Artefact, ClipSpec, Manifest, ScoreSpec, Scori
 from vad_runtime.sources import Frame, SourceInfo, SourceStats
 
 Image = npt.NDArray[np.uint8]
+
+
+# -- real data ---------------------------------------------------------------------------------
+
+
+def real_data() -> Path | None:
+    """Return the folder of the real data, None where it is not; fails under VAD_REQUIRE_DATA=1."""
+    here = Path(__file__).resolve().parents[1]
+    folder = Path(os.environ.get("VAD_DATA") or here.parent / "shared" / "data")
+    if folder.is_dir():
+        return folder
+    assert os.environ.get("VAD_REQUIRE_DATA") != "1", f"no real data at {folder}; set VAD_DATA"
+    return None
 
 
 # -- videos ------------------------------------------------------------------------------------

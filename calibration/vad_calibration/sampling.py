@@ -29,7 +29,8 @@ def clips_from_footage(
 ) -> SampledClips:
     """Take `count` clips spread evenly over footage, by the road that `vad-run` uses.
 
-    Each source gives about the same number, at places drawn at random from equal stretches of it.
+    Each source gives about the same number, at places drawn at random from equal stretches of it;
+    one that cannot be read gives none.
     Memory: the `count` clips and one window.
 
     Args:
@@ -45,15 +46,21 @@ def clips_from_footage(
     chosen = [sources[i] for i in _evenly(len(sources), min(count, len(sources)))]
     clips: list[npt.NDArray[np.uint8]] = []
     origins: list[tuple[str, int]] = []
+    unreadable: list[str] = []
     for number, source in enumerate(chosen):
         want = count // len(chosen) + (number < count % len(chosen))
-        found = _from_one(source, spec, want, rng)
+        try:
+            found = _from_one(source, spec, want, rng)
+        except SourceError as error:
+            unreadable.append(str(error))
+            continue
         clips += [clip for clip, _ in found]
         origins += [(str(source), first) for _, first in found]
     if not clips:
+        why = f" First reason: {unreadable[0]}" if unreadable else ""
         raise SourceError(
             f"none of the {len(chosen)} videos holds {spec.span} good frames in a row, which one "
-            "clip needs. Give longer footage."
+            f"clip needs. Give longer footage.{why}"
         )
     return SampledClips(clips=np.concatenate(clips), origins=origins)
 

@@ -1,7 +1,6 @@
-"""A bundle from a checkpoint."""
+"""A bundle from a graph."""
 
 import tempfile
-import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,102 +10,78 @@ import onnx
 import torch
 
 from vad_calibration import SampledClips, clips_from_footage
-from vad_export.graphs import ScoreForm, output_specs
-from vad_export.onnx_graph import onnx_from_model, opset_of
-from vad_export.parity import checkpoint_scores, parity_report
+from vad_export.onnx_graph import onnx_from_graph, opset_of
+from vad_export.parity import parity_report
 from vad_export.threshold import raw_scores, scoring_from_normal
 from vad_runtime import __version__
 from vad_runtime.backends import open_backend
+from vad_runtime.backends.base import Inputs
 from vad_runtime.bundle import (
     Bundle,
     require_free_bundle_path,
     rewrite_manifest,
     write_bundle,
 )
-from vad_runtime.contracts import Artefact, ClipSpec, ConfigError, Manifest, Scoring
-from vad_training.checkpoint import Checkpoint
+from vad_runtime.contracts import Artefact, ConfigError, FeatureSpec, InputError, Scoring
+from vad_runtime.features import find_features, read_features, segment_features
 from vad_training.data.store import store_from_footage
+from vad_training.graphs import ScoreGraph
 
 _PARITY_CLIPS = 8
 
 
-def bundle_from_checkpoint(
-    checkpoint: Checkpoint,
+def bundle_from_graph(
+    graph: ScoreGraph,
     target: Path,
     *,
-    form: ScoreForm,
-    outputs: Sequence[str] = (),
     footage: Sequence[Path] = (),
     scoring: Scoring | None = None,
-    normal: Path | None = None,
+    normal: Sequence[Path] = (),
     quantile: float = 0.999,
-    clip: ClipSpec | None = None,
     name: str | None = None,
     licence: str = "unspecified",
     overwrite: bool = False,
 ) -> Bundle:
-    """Export, check against the checkpoint, and write a bundle.
+    """Export, check against PyTorch, and write a bundle.
 
     Args:
-        checkpoint: The trained model.
+        graph: The model as a graph, from `graph_from_checkpoint`.
         target: The `*.vad` folder; appears only when everything has passed.
-        form: What a score is made of.
-        outputs: Names of optional outputs.
-        footage: Real videos for the parity check; without any, seeded noise is used, and the
-            manifest says so.
+        footage: Real videos (or feature files, where the graph takes features) for the parity
+            check; without any, seeded noise is used, and the manifest says so.
         scoring: Normaliser and threshold, if they are known already.
-        normal: Normal footage, not trained on, from which they are chosen otherwise.
+        normal: Normal footage, not trained on, from which they are chosen otherwise; none = raw
+            scores and no alarms.
         quantile: For that choice, see `scoring_from_normal`.
-        clip: Another clip than the training's, e.g. another hop or resizer.
-        name: The model's name; None = `stae`.
+        name: The model's name; None = its family.
         licence: Of the weights.
         overwrite: Replace an existing bundle.
 
     Raises:
-        ConfigError: The form compares other frames than the model was trained to predict.
+        ConfigError: Normal footage for a graph that takes features.
         InputError: The target is not free or not writable, or the footage cannot be read.
-        ExportError: The model cannot be exported or the graph differs from the checkpoint.
+        ExportError: The model cannot be exported or the graph differs from PyTorch.
     """
     require_free_bundle_path(target, overwrite=overwrite)
-    model_clip = clip or checkpoint.config.clip
-    _require_trained_offset(checkpoint, form, model_clip.frames)
-    graph_clip = msgspec.structs.replace(model_clip, frames=form.clip_frames(model_clip.frames))
-    sample = _sample(footage, graph_clip)
+    if normal and graph.features is not None:
+        raise ConfigError(
+            "a graph of features scores no footage, so none can give its threshold. "
+            "Set one with: vad-export set BUNDLE threshold=…"
+        )
+    sample, origins = _sample(graph, footage)
     with tempfile.TemporaryDirectory(prefix="vad-export-") as work:
         file = Path(work) / "model.fp32.onnx"
-        onnx_from_model(checkpoint.model, model_clip, form, list(outputs), file)
-        manifest = Manifest(
-            family="stae",
-            name=name or "stae",
-            clip=graph_clip,
-            score=form.score_spec(model_clip.frames),
-            outputs=output_specs(list(outputs), form, model_clip),
-            scoring=scoring or Scoring(),
-            artefacts={"fp32": _artefact(file)},
-            training=dict(checkpoint.summary),
-            licence=licence,
-            created=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        onnx_from_graph(graph, file)
+        manifest = graph.manifest(
+            name=name, artefacts={"fp32": _artefact(file)}, scoring=scoring, licence=licence
         )
         # The check needs a bundle to open; the one that is kept is written after it has passed.
         draft = write_bundle(Path(work) / "draft.vad", manifest, {"fp32": file})
-        reference = checkpoint_scores(checkpoint.model, model_clip.frames, form, sample.clips)
-        report = parity_report(
-            draft, reference, sample.clips, sample.origins, real_clips=bool(footage)
-        )
+        report = parity_report(draft, graph.run(sample), sample, origins, real_clips=bool(footage))
         draft = rewrite_manifest(draft, msgspec.structs.replace(draft.manifest, parity=report))
-        if normal is not None:
+        if normal:
             draft = scoring_from_footage(draft, normal, quantile)
         return write_bundle(target, draft.manifest, {"fp32": file}, overwrite=overwrite)
-
-
-def _require_trained_offset(checkpoint: Checkpoint, form: ScoreForm, frames: int) -> None:
-    trained = checkpoint.config.loss.future_offset
-    if form.form in ("prediction", "both") and trained != frames:
-        raise ConfigError(
-            f"form {form.form} compares with the frames {frames} later, but this model is "
-            f"trained to predict those {trained} later (loss.future_offset). Choose reconstruction "
-            f"or lookahead, or train with loss.future_offset={frames}."
-        )
 
 
 def _artefact(file: Path) -> Artefact:
@@ -122,15 +97,42 @@ def _artefact(file: Path) -> Artefact:
     )
 
 
-def _sample(footage: Sequence[Path], clip: ClipSpec) -> SampledClips:
+def _sample(graph: ScoreGraph, footage: Sequence[Path]) -> tuple[Inputs, list[tuple[str, int]]]:
+    """Return inputs for the parity check, and file and first frame of each."""
+    if footage and graph.features is not None:
+        return _features_sample(graph.features, footage)
     if footage:
-        return clips_from_footage(footage, clip, _PARITY_CLIPS)
-    shape = (_PARITY_CLIPS, *clip.clip_shape)
-    noise = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
-    return SampledClips(clips=noise, origins=[("seeded noise", i) for i in range(len(noise))])
+        clips: SampledClips = clips_from_footage(footage, graph.clip, _PARITY_CLIPS)
+        return clips.clips, list(clips.origins)
+    rng = np.random.default_rng(0)
+    origins = [("seeded noise", i) for i in range(_PARITY_CLIPS)]
+    if graph.features is not None:
+        size = (_PARITY_CLIPS, graph.features.segments, graph.features.size)
+        noise = np.abs(rng.standard_normal(size, np.float32))
+        if graph.features.normalise:
+            noise /= np.linalg.norm(noise, axis=2, keepdims=True)
+        return noise, origins
+    return rng.integers(0, 256, (_PARITY_CLIPS, *graph.clip.clip_shape), dtype=np.uint8), origins
 
 
-def scoring_from_footage(bundle: Bundle, normal: Path, quantile: float) -> Bundle:
+def _features_sample(
+    spec: FeatureSpec, files: Sequence[Path]
+) -> tuple[Inputs, list[tuple[str, int]]]:
+    """Return the segments' features of a few videos, spread evenly over the files."""
+    videos = [video for file in files for video in find_features(file, spec.modality)]
+    places = np.linspace(0, len(videos) - 1, min(len(videos), _PARITY_CLIPS)).round().astype(int)
+    chosen = [read_features(videos[i], spec.modality) for i in places.tolist()]
+    for video in chosen:
+        if video.features.shape[1] != spec.size:
+            raise InputError(
+                f"{video.name} has features of {video.features.shape[1]} numbers, the head takes "
+                f"{spec.size}. Give features of the kind that it was trained on."
+            )
+    bags = [segment_features(v.features, spec.segments, normalise=spec.normalise) for v in chosen]
+    return np.stack(bags), [(video.name, 0) for video in chosen]
+
+
+def scoring_from_footage(bundle: Bundle, normal: Sequence[Path], quantile: float) -> Bundle:
     """Choose normaliser and threshold of a bundle from normal footage that it was not trained on.
 
     Raises:
@@ -138,7 +140,7 @@ def scoring_from_footage(bundle: Bundle, normal: Path, quantile: float) -> Bundl
         BundleError: The manifest cannot be written.
     """
     with tempfile.TemporaryDirectory(prefix="vad-export-") as work:
-        store = store_from_footage([normal], bundle.manifest.clip, Path(work))
+        store = store_from_footage(normal, bundle.manifest.clip, Path(work))
         choice = open_backend(bundle)
         try:
             raw = raw_scores(bundle.manifest, choice.backend, store, store.segments)

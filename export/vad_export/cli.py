@@ -13,7 +13,8 @@ from vad_runtime.contracts import ConfigError, InputError
 _PATH = click.Path(path_type=Path)
 # At the median, which becomes 0, or below it there is no scale.
 _QUANTILE = FiniteFloat(0.5, 1, min_open=True)
-_FORMS = ("reconstruction", "prediction", "both", "lookahead")
+_STAE_FORMS = ("reconstruction", "prediction", "both", "lookahead")
+_FORMS = (*_STAE_FORMS, "error", "distance", "latent_distance", "probability")
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -28,89 +29,127 @@ def cli() -> None:
 @click.option(
     "--form",
     type=click.Choice(_FORMS),
-    default="reconstruction",
-    show_default=True,
-    help="What a score is made of; see docs/bundle-format.md.",
+    metavar="FORM",
+    help="What a score is made of: reconstruction, prediction, both, lookahead (stae); error, "
+    "distance, latent_distance (backbone-ae); probability (mil). docs/bundle-format.md explains "
+    "them.  [default: the family's first]",
 )
-@click.option(
-    "--alpha", type=FiniteFloat(0), default=1.0, show_default=True, help="Prediction's weight."
-)
+@click.option("--alpha", type=FiniteFloat(0), help="Weight of the prediction (stae).  [default: 1]")
 @click.option(
     "--future-offset",
     type=click.IntRange(1),
-    help="Frames from a clip to its future (form lookahead).  [default: the training's]",
+    help="Frames from a clip to its future (stae, lookahead).  [default: the training's]",
 )
+@click.option(
+    "--head-only",
+    is_flag=True,
+    help="The head without its backbone, for precomputed features (mil).",
+)
+@click.option(
+    "--weights",
+    type=_PATH,
+    help="Weights of the backbone that computed the features (mil).  [default: the training's]",
+)
+@click.option("--mean", type=_PATH, help="Its mean cube (mil with c3d).")
 @click.option("--hop", type=click.IntRange(1), help="Source frames from clip to clip.")
 @click.option("--resizer", type=click.Choice(["exact", "fast"]), help="[default: the training's]")
 @click.option(
     "--output",
     "outputs",
     multiple=True,
-    help="An optional output: latent, reconstruction, prediction. May be repeated.",
+    help="An optional output, e.g. latent or embedding; docs/bundle-format.md lists them. May be "
+    "repeated.",
 )
-@click.option("--clips", type=_PATH, help="Real footage for the check against PyTorch.")
 @click.option(
-    "--normal", type=_PATH, help="Normal footage: normaliser and threshold are chosen from it."
+    "--clips",
+    type=_PATH,
+    help="Real footage (with --head-only: features) for the check against PyTorch.  [default: "
+    "that of --normal]",
+)
+@click.option(
+    "--normal",
+    type=_PATH,
+    multiple=True,
+    help="Normal footage that was not trained on, or a table (its split val): normaliser and "
+    "threshold are chosen from it. May be repeated.",
 )
 @click.option("--quantile", type=_QUANTILE, default=0.999, show_default=True)
-@click.option("--name", help="Name of the model.  [default: stae]")
+@click.option("--name", help="Name of the model.  [default: its family]")
 @click.option("--licence", default="unspecified", show_default=True, help="Of the weights.")
 @click.option("--overwrite", is_flag=True, help="Replace an existing bundle.")
 def onnx(
     checkpoint: Path,
     out: Path,
-    form: str,
-    alpha: float,
+    form: str | None,
+    alpha: float | None,
     future_offset: int | None,
+    head_only: bool,
+    weights: Path | None,
+    mean: Path | None,
     hop: int | None,
     resizer: str | None,
     outputs: tuple[str, ...],
     clips: Path | None,
-    normal: Path | None,
+    normal: tuple[Path, ...],
     quantile: float,
     name: str | None,
     licence: str,
     overwrite: bool,
 ) -> None:
-    """Export CHECKPOINT (a run folder, a checkpoint, or published STAE weights) as a bundle.
+    """Export CHECKPOINT (a run folder, a checkpoint, or published weights) as a bundle.
 
     The graph is compared with PyTorch on clips; a bundle that differs is not written.
     """
+    from dataclasses import replace
+
     import msgspec
 
-    from vad_export.bundles import bundle_from_checkpoint
-    from vad_export.graphs import ScoreForm
-    from vad_runtime.sources import find_sources
+    from vad_export.bundles import bundle_from_graph
     from vad_training.checkpoint import checkpoint_from_path
+    from vad_training.data.holdout import normal_footage
+    from vad_training.graphs import graph_from_checkpoint
 
-    opened = checkpoint_from_path(checkpoint)
-    config = opened.config
-    clip = config.clip
+    if head_only and (hop or resizer):
+        raise ConfigError("a head alone decodes no video. Leave out --hop and --resizer.")
+    graph = graph_from_checkpoint(
+        checkpoint_from_path(checkpoint),
+        form=form,
+        alpha=alpha,
+        future_offset=future_offset,
+        outputs=outputs,
+        head_only=head_only,
+        weights=weights,
+        mean=mean,
+    )
     try:
-        clip = msgspec.structs.replace(clip, hop=hop or clip.hop, resizer=resizer or clip.resizer)
+        clip = msgspec.structs.replace(
+            graph.clip, hop=hop or graph.clip.hop, resizer=resizer or graph.clip.resizer
+        )
     except ValueError as error:
         raise ConfigError(f"{error}. Change --hop or --resizer.") from None
-    score_form = ScoreForm(
-        form=form,  # type: ignore[arg-type]  # click.Choice has checked it
-        alpha=alpha,
-        future_offset=future_offset or config.loss.future_offset,
-    )
-    footage = find_sources(clips or normal) if (clips or normal) else []  # type: ignore[arg-type]
-    bundle = bundle_from_checkpoint(
-        opened,
+    chosen_from = normal_footage(normal)
+    footage = chosen_from
+    if clips:
+        footage = [clips] if head_only else normal_footage([clips])
+    bundle = bundle_from_graph(
+        replace(graph, clip=clip),
         out,
-        form=score_form,
-        outputs=outputs,
         footage=footage,
-        normal=normal,
+        normal=chosen_from,
         quantile=quantile,
-        clip=clip,
         name=name,
         licence=licence,
         overwrite=overwrite,
     )
     _say_parity(bundle)
-    click.echo(f"{bundle.path}: {form} score, {bundle.manifest.clip.frames} frames in")
+    click.echo(f"{bundle.path}: {bundle.manifest.score.form} score, {_input(bundle)} in")
+
+
+def _input(bundle: Bundle) -> str:
+    spec = bundle.manifest.features
+    if spec is not None:
+        return f"{spec.segments} features of {spec.size} numbers"
+    return f"{bundle.manifest.clip.frames} frames"
 
 
 def _say_parity(bundle: Bundle) -> None:
@@ -120,7 +159,8 @@ def _say_parity(bundle: Bundle) -> None:
     for engine, found in parity.get("engines", {}).items():
         if "max_of_scale" in found:
             share = f"{found['max_of_scale']:.1e} of the scores' scale"
-            click.echo(f"{engine}: differs from PyTorch by at most {share}")
+            same = f", cosine {found['least_cosine']:.6f}" if "least_cosine" in found else ""
+            click.echo(f"{engine}: differs from PyTorch by at most {share}{same}")
         else:
             click.echo(f"{engine}: not checked ({found['not_run']})")
 
@@ -159,7 +199,7 @@ def set_command(bundle: Path, settings: tuple[str, ...]) -> None:
 )
 @click.option(
     "--form",
-    type=click.Choice(_FORMS[:3]),
+    type=click.Choice(_STAE_FORMS[:3]),
     help="What a score is made of.  [default: reconstruction]",
 )
 @click.option(
@@ -189,7 +229,7 @@ def deploy(
     """
     from vad_export.deploy import DEFAULT_FORM, DeployOptions
     from vad_export.deploy import deploy as run_deploy
-    from vad_export.graphs import ScoreForm
+    from vad_training.graphs.stae import ScoreForm
 
     if out.suffix != ".vad":
         raise InputError(f"{out} must end with .vad, for example {out.name}.vad")

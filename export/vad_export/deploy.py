@@ -5,15 +5,14 @@ import math
 import shutil
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import msgspec
 import numpy as np
 import torch
 
-from vad_export.bundles import bundle_from_checkpoint
-from vad_export.graphs import ScoreForm
+from vad_export.bundles import bundle_from_graph
 from vad_export.threshold import raw_scores, require_enough_frames, scoring_from_normal
 from vad_runtime.backends import open_backend
 from vad_runtime.bundle import Bundle, require_free_bundle_path, write_bundle
@@ -24,17 +23,20 @@ from vad_training.config import (
     AugmentConfig,
     LossConfig,
     OptimiserConfig,
-    TrainConfig,
+    StaeConfig,
     read_config,
 )
 from vad_training.data.store import FrameStore, store_from_footage
 from vad_training.data.windows import Window, batch_of, split_segments, windows_of
-from vad_training.fit import BEST, CONFIG, LAST, LOG, device_of, fit_stae, forward_of, precision_of
+from vad_training.fit_stae import fit_stae, forward_of, precision_of
+from vad_training.graphs import graph_from_checkpoint
+from vad_training.graphs.stae import ScoreForm
+from vad_training.loop import BEST, CONFIG, LAST, LOG, device_of
 from vad_training.losses import prediction_weights, stae_loss
 from vad_training.models.stae import STAE
 
 # Chosen on validation sites (docs/results/deploy_recipe.md): the published recipe needs hours.
-RECIPE = TrainConfig(
+RECIPE = StaeConfig(
     augment=AugmentConfig(rotation_deg=0.0, blur_sigma=0.0),
     optimiser=OptimiserConfig(learning_rate=2e-3, schedule="cosine", batch=4),
     loss=LossConfig(prediction_weights="paper"),
@@ -107,12 +109,13 @@ def deploy(
     say(f"trained: {result.steps} steps, best validation loss {result.best_loss:.5f}")
     # The threshold needs scores and scores need a bundle, so a draft is made first; the name that
     # the user gave appears when everything has passed.
-    draft = bundle_from_checkpoint(
-        checkpoint_from_path(run_folder),
+    graph = graph_from_checkpoint(
+        checkpoint_from_path(run_folder), form=options.form.form, alpha=options.form.alpha
+    )
+    draft = bundle_from_graph(
+        replace(graph, clip=msgspec.structs.replace(graph.clip, fps=store.fps)),
         run_folder / "draft.vad",
-        form=options.form,
         footage=[Path(name) for name in normal.videos],
-        clip=msgspec.structs.replace(clip, fps=store.fps),
         licence="as the footage that it was trained on",
         overwrite=True,
     )
@@ -181,11 +184,14 @@ def _footage_line(store: FrameStore) -> str:
 
 def _config(
     store: FrameStore, run_folder: Path, options: DeployOptions, say: Callable[[str], None]
-) -> TrainConfig:
+) -> StaeConfig:
     """Return the configuration of the run that stands in the folder, or plan a new one."""
     if (run_folder / LAST).is_file():
         say(f"going on with the training run in {run_folder}")
-        return read_config(run_folder / CONFIG)
+        config = read_config(run_folder / CONFIG)
+        if not isinstance(config, StaeConfig):
+            raise InputError(f"{run_folder} holds a run of another family. Name another folder.")
+        return config
     config = msgspec.structs.replace(RECIPE, seed=options.seed)
     segments, _ = split_segments(store, config.data.validation_fraction, config.seed)
     frames = config.clip.frames
@@ -198,7 +204,7 @@ def _config(
     step_s = _seconds_per_step(store, windows, config)
     steps = max(1, int(options.minutes * 60 / step_s))
     # More passes than the published recipe makes would only learn the footage by heart.
-    steps = min(steps, TrainConfig().epochs * batches)
+    steps = min(steps, StaeConfig().epochs * batches)
     # A validation pass takes about as long as a tenth of an epoch.
     per_epoch = min(batches, math.ceil(0.9 * steps / min(_EPOCHS, math.ceil(steps / 20))))
     epochs = max(1, round(0.9 * steps / per_epoch))
@@ -210,7 +216,7 @@ def _config(
     return msgspec.structs.replace(config, epochs=epochs, steps_per_epoch=per_epoch)
 
 
-def _seconds_per_step(store: FrameStore, windows: list[Window], config: TrainConfig) -> float:
+def _seconds_per_step(store: FrameStore, windows: list[Window], config: StaeConfig) -> float:
     """Time a few steps on a model that is thrown away; the first ones warm up."""
     device = device_of(config.device)
     model = STAE().to(device).train()

@@ -1,38 +1,34 @@
-"""ONNX from a checkpoint."""
+"""ONNX from a graph in PyTorch."""
 
 import logging
 import warnings
 from pathlib import Path
 
+import numpy as np
 import onnx
 import torch
 
-from vad_export.graphs import ScoreForm, StaeScore
-from vad_runtime.contracts import ClipSpec, ExportError
-from vad_training.models.stae import STAE
+from vad_runtime.backends.checks import input_dtype
+from vad_runtime.contracts import ExportError
+from vad_training.graphs import ScoreGraph
 
 OPSET = 18
 
 
-def onnx_from_model(
-    model: STAE, clip: ClipSpec, form: ScoreForm, outputs: list[str], file: Path
-) -> None:
-    """Write the model as one ONNX graph: uint8 `clip` (N, T, H, W, C) in, `score` first out.
+def onnx_from_graph(graph: ScoreGraph, file: Path) -> None:
+    """Write a graph as ONNX: `clip` (or `features`) in, `score` first out, N free.
 
     Args:
-        model: On the CPU, in eval mode.
-        clip: The model's own clip (for forms with context the graph takes more frames).
-        form: What a score is made of.
-        outputs: Names of optional outputs.
+        graph: On the CPU, in eval mode.
         file: Written.
 
     Raises:
         ExportError: PyTorch could not export the model, or the graph breaks the contract.
     """
-    graph = StaeScore(model, clip.frames, form, outputs).eval()
-    frames = form.clip_frames(clip.frames)
-    # Two clips: an example batch of one would be taken for a constant.
-    example = torch.zeros((2, frames, *clip.frame_shape), dtype=torch.uint8)
+    about = graph.manifest()
+    # Two inputs: an example batch of one would be taken for a constant.
+    kind = torch.from_numpy(np.empty(0, input_dtype(about))).dtype
+    example = torch.zeros((2, *about.input_shape), dtype=kind)
     logger = logging.getLogger("torch.onnx")
     level = logger.level
     try:
@@ -41,12 +37,12 @@ def onnx_from_model(
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             program = torch.onnx.export(
-                graph,
+                graph.module,
                 (example,),
                 dynamo=True,
                 opset_version=OPSET,
-                input_names=["clip"],
-                output_names=["score", *outputs],
+                input_names=[about.input_name],
+                output_names=graph.output_names,
                 dynamic_shapes=({0: torch.export.Dim("N", min=1)},),
                 verbose=False,
             )
@@ -58,10 +54,10 @@ def onnx_from_model(
         raise ExportError(f"PyTorch could not export the model ({reason}).") from error
     finally:
         logger.setLevel(level)
-    _tidy(file)
+    _tidy(file, about.input_name)
 
 
-def _tidy(file: Path) -> None:
+def _tidy(file: Path, input_name: str) -> None:
     """Drop traces of the exporting machine and check the graph."""
     graph = onnx.load(file)
     for node in graph.graph.node:
@@ -72,7 +68,11 @@ def _tidy(file: Path) -> None:
     onnx.checker.check_model(graph, full_check=True)
     onnx.save(graph, file)
     first = graph.graph.input[0]
-    if len(graph.graph.input) != 1 or first.name != "clip" or graph.graph.output[0].name != "score":
+    if (
+        len(graph.graph.input) != 1
+        or first.name != input_name
+        or graph.graph.output[0].name != "score"
+    ):
         raise ExportError("the graph's input or output has another name. Report this as a bug.")
 
 

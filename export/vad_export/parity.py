@@ -6,23 +6,23 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
-from vad_export.graphs import ScoreForm, StaeScore
 from vad_runtime.backends import open_backend
-from vad_runtime.backends.base import Clips, Options, PrecisionChoice
+from vad_runtime.backends.base import Inputs, Options, Outputs, PrecisionChoice
 from vad_runtime.bundle import Bundle
 from vad_runtime.contracts import BackendError, ParityError
 from vad_runtime.progress import progress
-from vad_training.models.stae import STAE
 
 FP32_BUDGET = 1e-4
 """Largest difference of an fp32 graph from PyTorch, as a share of the scores' scale."""
 
+LEAST_COSINE = 0.9999
+"""Least cosine between an embedding of an fp32 graph and PyTorch's."""
+
 BF16_BUDGET = 0.02
 """Largest relative difference of a score computed in bfloat16 for `auto` to take it."""
 
-Scores = npt.NDArray[np.float32]
+Array = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,46 +38,32 @@ _RUNS = (
 )
 
 
-def checkpoint_scores(model: STAE, frames: int, form: ScoreForm, clips: Clips) -> Scores:
-    """Return PyTorch's scores of clips, float32, one clip at a time.
-
-    Args:
-        model: On the CPU, in eval mode.
-        frames: The model's own T.
-        form: What a score is made of.
-        clips: Shape (N, T, H, W, C), uint8.
-    """
-    graph = StaeScore(model, frames, form, []).eval()
-    with torch.inference_mode():
-        parts = [graph(torch.from_numpy(clips[i : i + 1]))[0] for i in range(len(clips))]
-    return np.asarray(torch.cat(parts).numpy(), np.float32)
-
-
 def parity_report(
     bundle: Bundle,
-    reference: Scores,
-    clips: Clips,
+    reference: Outputs,
+    clips: Inputs,
     origins: Sequence[tuple[str, int]],
     *,
     real_clips: bool = True,
 ) -> dict[str, Any]:
-    """Compare every engine that is installed with the checkpoint's scores.
+    """Compare every engine that is installed with PyTorch.
 
     Args:
         bundle: The exported bundle.
-        reference: Shape (N, …), float32: the checkpoint's scores.
-        clips: Shape (N, T, H, W, C), uint8.
+        reference: PyTorch's outputs, from `ScoreGraph.run`.
+        clips: What they were computed from: clips, or features.
         origins: File and first frame of each clip.
         real_clips: Whether they are footage; noise proves nothing about bfloat16.
 
     Returns:
         For the manifest: the clips, the scale, and for each engine and precision the largest
-        difference, absolute, relative and as a share of the scale.
+        difference of a score, absolute, relative and as a share of the scale; the least cosine of
+        an embedding, where the graph gives it.
 
     Raises:
         ParityError: An fp32 engine leaves the budget, or no engine is installed.
     """
-    scale = float(np.abs(reference).max())
+    scale = float(np.abs(reference["score"]).max())
     engines: dict[str, Any] = {}
     with progress("checking parity, clips", len(clips) * len(_RUNS)) as bar:
         for run in _RUNS:
@@ -88,12 +74,16 @@ def parity_report(
                 engines[name] = {"not_run": str(error)}
                 bar.advance(len(clips))
                 continue
-            scores = []
+            answers = []
             for i in range(len(clips)):
-                scores.append(choice.backend.infer(clips[i : i + 1])["score"])
+                answers.append(choice.backend.infer(clips[i : i + 1]))
                 bar.advance()
             choice.backend.close()
-            engines[name] = _difference(np.concatenate(scores), reference, scale)
+            scores = np.concatenate([answer["score"] for answer in answers])
+            engines[name] = _difference(scores, reference["score"], scale)
+            if "embedding" in reference:
+                found = np.concatenate([answer["embedding"] for answer in answers])
+                engines[name]["least_cosine"] = _least_cosine(found, reference["embedding"])
             engines[name]["device"] = choice.backend.device
     _refuse_bad(engines)
     return {
@@ -107,13 +97,20 @@ def parity_report(
     }
 
 
-def _difference(scores: Scores, reference: Scores, scale: float) -> dict[str, Any]:
+def _difference(scores: Array, reference: Array, scale: float) -> dict[str, Any]:
     gap = np.abs(scores.astype(np.float64) - reference)
     return {
         "max_abs": float(gap.max()),
         "max_of_scale": float(gap.max() / scale) if scale else float(gap.max()),
         "max_relative": float((gap / np.maximum(np.abs(reference), 1e-12)).max()),
     }
+
+
+def _least_cosine(found: Array, reference: Array) -> float:
+    """Return the least cosine between embeddings, both of shape (N, D)."""
+    a, b = found.astype(np.float64), reference.astype(np.float64)
+    lengths = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
+    return float(((a * b).sum(axis=1) / np.maximum(lengths, 1e-300)).min())
 
 
 def _refuse_bad(engines: dict[str, Any]) -> None:
@@ -127,6 +124,11 @@ def _refuse_bad(engines: dict[str, Any]) -> None:
             raise ParityError(
                 f"{name} differs from PyTorch by {value['max_of_scale']:.1e} of the scores' scale, "
                 f"the budget is {FP32_BUDGET:.0e}. Try another engine version."
+            )
+        if "fp32" in name and not value.get("least_cosine", 1.0) >= LEAST_COSINE:
+            raise ParityError(
+                f"{name}: an embedding has the cosine {value['least_cosine']:.6f} with PyTorch's, "
+                f"the least allowed is {LEAST_COSINE}. Try another engine version."
             )
 
 

@@ -1,5 +1,7 @@
 """`vad-run`: score files, watch a source."""
 
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn, cast
 
@@ -12,9 +14,11 @@ from vad_runtime.bundle import Bundle
 from vad_runtime.commands import FiniteFloat, Interrupted, run_command
 from vad_runtime.contracts.errors import InputError, VadError
 from vad_runtime.detector import ScoredFrame
+from vad_runtime.feature_runs import run_features
+from vad_runtime.features import FeatureFile, find_features
 from vad_runtime.labels import Labels, read_labels
 from vad_runtime.progress import progress
-from vad_runtime.runs import RunOptions, run_source
+from vad_runtime.runs import RunOptions, require_video, run_source
 from vad_runtime.sources import find_sources
 
 _PATH = click.Path(path_type=Path)
@@ -56,7 +60,11 @@ def _output_options(command: Any) -> Any:
             type=_PATH,
             help="A labels.json; the truth is shaded in scores.png.",
         ),
-        click.option("--fps", type=FiniteFloat(0, min_open=True), help="For frame folders."),
+        click.option(
+            "--fps",
+            type=FiniteFloat(0, min_open=True),
+            help="For frame folders, and features that say none.",
+        ),
         click.option(
             "--hop",
             type=click.IntRange(1),
@@ -93,21 +101,22 @@ def score(bundle: Path, files: tuple[Path, ...], out: Path, offline: bool, **opt
     """Score FILES with BUNDLE as fast as possible.
 
     A file is a video, a folder of frames, or a folder that holds such. With one, its results stand
-    in OUT; with several, each has its own folder there.
+    in OUT; with several, each has its own folder there. A bundle of a head alone takes the features
+    of videos instead: files of vad-train features, .npy, .txt or .csv, or folders of such.
     """
     opened = Bundle.open(bundle)
-    sources = _sources(files)
+    jobs = _jobs(opened, files)
     run_options = _run_options(options, live=False, offline=offline)
     choice = _opened_backend(opened, options)
-    folders = _folders(sources, out)
+    folders = _folders([name for name, _ in jobs], out)
     failed = 0
     try:
-        with progress("scoring", len(sources) if len(sources) > 1 else None) as bar:
-            for source, folder in zip(sources, folders, strict=True):
+        with progress("scoring", len(jobs) if len(jobs) > 1 else None) as bar:
+            for (_, run), folder in zip(jobs, folders, strict=True):
                 try:
-                    report = run_source(opened, choice, source, folder, run_options)
+                    report = run(opened, choice, folder, run_options)
                 except VadError as error:
-                    if len(sources) == 1:
+                    if len(jobs) == 1:
                         raise
                     # The other files are still worth scoring.
                     failed += 1
@@ -118,9 +127,7 @@ def score(bundle: Path, files: tuple[Path, ...], out: Path, offline: bool, **opt
     finally:
         choice.backend.close()
     if failed:
-        raise InputError(
-            f"{failed} of {len(sources)} files could not be scored. See the lines above."
-        )
+        raise InputError(f"{failed} of {len(jobs)} files could not be scored. See the lines above.")
 
 
 @cli.command()
@@ -140,6 +147,7 @@ def watch(bundle: Path, source: Path, out: Path | None, realtime: bool, **option
     Ctrl-C ends the watch; rows, overlay and report are complete up to there.
     """
     opened = Bundle.open(bundle)
+    require_video(opened)
     run_options = _run_options(options, live=True, realtime=realtime)
     folder = out or Path(f"{source.name}.watch")
     choice = _opened_backend(opened, options)
@@ -169,18 +177,40 @@ class _Announcer:
         self._alarm = scored.alarm
 
 
-def _sources(files: tuple[Path, ...]) -> list[Path]:
-    return [source for file in files for source in find_sources(file)]
+_Run = Callable[[Bundle, Choice, Path, RunOptions], dict[str, Any]]
 
 
-def _folders(sources: list[Path], out: Path) -> list[Path]:
+def _jobs(bundle: Bundle, files: tuple[Path, ...]) -> list[tuple[str, _Run]]:
+    """Return what is to be scored: a name for its results, and how it is run."""
+    spec = bundle.manifest.features
+    if spec is not None:
+        videos = [video for file in files for video in find_features(file, spec.modality)]
+        return [(Path(v.name).name, partial(_run_features, file=v)) for v in videos]
+    sources = [source for file in files for source in find_sources(file)]
+    names = [source.stem if source.is_file() else source.name for source in sources]
+    runs = [partial(_run_video, source=source) for source in sources]
+    return list(zip(names, runs, strict=True))
+
+
+def _run_video(
+    bundle: Bundle, choice: Choice, folder: Path, options: RunOptions, *, source: Path
+) -> dict[str, Any]:
+    return run_source(bundle, choice, source, folder, options)
+
+
+def _run_features(
+    bundle: Bundle, choice: Choice, folder: Path, options: RunOptions, *, file: FeatureFile
+) -> dict[str, Any]:
+    return run_features(bundle, choice, file, folder, options)
+
+
+def _folders(names: list[str], out: Path) -> list[Path]:
     """Return one output folder per source; equal names get a number."""
-    if len(sources) == 1:
+    if len(names) == 1:
         return [out]
     used: set[str] = set()
     folders = []
-    for source in sources:
-        stem = source.stem if source.is_file() else source.name
+    for stem in names:
         name, number = stem, 2
         while name in used:
             name, number = f"{stem}_{number}", number + 1

@@ -5,8 +5,8 @@ import os
 import tempfile
 import time
 from collections import deque
-from collections.abc import Callable
-from contextlib import nullcontext, suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -84,28 +84,48 @@ def run_source(
         The report, as written to `report.json`.
 
     Raises:
-        InputError: The folder cannot be written or holds results already.
+        InputError: The folder cannot be written or holds results already, or the bundle takes
+            features.
         SourceError: The source cannot be read or is shorter than one clip; nothing is left behind.
     """
+    require_video(bundle)
     source = open_source(
         source_name, bundle.manifest.clip, fps=options.fps, pictures=options.overlay
     )
     truth = options.labels.of(source_name) if options.labels else None
-    refuse_old_results(folder, options.overwrite)
-    made = [path for path in (folder, *folder.parents) if not os.path.lexists(path)]
-    made_folder(folder)
-    try:
+    with result_folder(folder, overwrite=options.overwrite):
         if options.live:
             remove_results(folder)
             return _Run(bundle, choice, source, folder, options, truth, on_frame).execute()
-        # Made in a hidden folder; everything appears together, when nothing can fail any more.
-        with tempfile.TemporaryDirectory(prefix=".vad-run-", dir=folder) as name:
-            work = Path(name)
-            report = _Run(bundle, choice, source, work, options, truth, on_frame).execute()
-            remove_results(folder)
-            for file in sorted(work.iterdir()):
-                file.replace(folder / file.name)
-        return report
+        with whole_results(folder) as work:
+            return _Run(bundle, choice, source, work, options, truth, on_frame).execute()
+
+
+def require_video(bundle: Bundle) -> None:
+    """Refuse a bundle whose graph takes the features of a whole video.
+
+    Raises:
+        InputError: It does.
+    """
+    if bundle.manifest.features is not None:
+        raise InputError(
+            f"{bundle.name} scores precomputed features of whole videos, not frames. "
+            f"Use: vad-run score {bundle.name} FEATURES"
+        )
+
+
+@contextmanager
+def result_folder(folder: Path, *, overwrite: bool) -> Iterator[None]:
+    """Make the folder for results; remove it again if nothing was left in it.
+
+    Raises:
+        InputError: The folder cannot be written or holds results already.
+    """
+    refuse_old_results(folder, overwrite)
+    made = [path for path in (folder, *folder.parents) if not os.path.lexists(path)]
+    made_folder(folder)
+    try:
+        yield
     except BrokenPipeError:
         raise  # whoever read what we print has left
     except OSError as error:
@@ -116,6 +136,18 @@ def run_source(
         for path in made:
             with suppress(OSError):  # what holds results stays
                 path.rmdir()
+
+
+@contextmanager
+def whole_results(folder: Path) -> Iterator[Path]:
+    """Yield a hidden folder; its files become the results of `folder` together, at the end."""
+    with tempfile.TemporaryDirectory(prefix=".vad-run-", dir=folder) as name:
+        work = Path(name)
+        yield work
+        # Nothing can fail any more.
+        remove_results(folder)
+        for file in sorted(work.iterdir()):
+            file.replace(folder / file.name)
 
 
 def refuse_old_results(folder: Path, overwrite: bool) -> None:
@@ -283,7 +315,7 @@ class _Run:
             "timestamps_repaired": stats.timestamps_repaired,
             "holes": stats.holes,
             "window_flushes": counters.flushes,
-            "notes": [*stats.notes, *_coverage(counters)],
+            "notes": [*stats.notes, *_coverage(counters, self._bundle.manifest.clip.stride)],
             "clips": counters.clips,
             "scoring": self._scoring,
             "peak": None if best is None else {"time_s": best.time_s, "score": best.score},
@@ -298,10 +330,13 @@ class _Run:
         }
 
 
-def _coverage(counters: Counters) -> list[str]:
-    """Return a line when much of the source could not be scored: a detector that sleeps."""
+def _coverage(counters: Counters, stride: int) -> list[str]:
+    """Return a line when much of the source could not be scored: a detector that sleeps.
+
+    What the model's stride skips is seen all the same: every `stride`-th frame is as good as all.
+    """
     share = counters.scored / max(counters.frames, 1)
-    if share >= _LEAST_COVERAGE:
+    if share * stride >= _LEAST_COVERAGE:
         return []
     causes = ", ".join(f"{count} {cause}" for cause, count in counters.unscored.items())
     return [f"only {share:.0%} of the frames could be scored ({causes})"]

@@ -128,3 +128,10 @@ def test_a_broken_video_is_named(tmp_path: Path) -> None:
     with pytest.raises(SourceError) as caught:
         sampled(tmp_path / "x.mp4", 2)
     assert_one_line(caught.value, "x.mp4")
+
+
+def test_one_broken_video_among_good_ones_gives_no_clips(tmp_path: Path, tiny_video: Path) -> None:
+    broken = tmp_path / "x.mp4"
+    broken.write_text("no video")
+    found = clips_from_footage([broken, tiny_video], SPEC, 4)
+    assert {origin for origin, _ in found.origins} == {str(tiny_video)}

@@ -1,5 +1,6 @@
 """Bundles from checkpoints, and changes to what stands outside the graph."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -8,13 +9,13 @@ import torch
 from helpers import assert_one_line, clip_spec, motion_model, moving_blob, write_video
 
 import vad_export.bundles as module
-from vad_export.bundles import bundle_from_checkpoint, scoring_from_footage
-from vad_export.graphs import ScoreForm
+from vad_export.bundles import bundle_from_graph, scoring_from_footage
 from vad_export.settings import set_values
 from vad_runtime.bundle import Bundle
-from vad_runtime.contracts import ClipSpec, ConfigError, InputError, Scoring
+from vad_runtime.contracts import ConfigError, InputError, Scoring
 from vad_training.checkpoint import Checkpoint
-from vad_training.config import TrainConfig
+from vad_training.config import StaeConfig
+from vad_training.graphs import ScoreGraph, graph_from_checkpoint
 from vad_training.models.stae import STAE
 
 
@@ -24,8 +25,13 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 @pytest.fixture
 def checkpoint() -> Checkpoint:
-    config = TrainConfig(clip=clip_spec(hop=4))
+    config = StaeConfig(clip=clip_spec(hop=4))
     return Checkpoint(model=STAE().eval(), config=config, published=False, summary={"frames": 5})
+
+
+@pytest.fixture
+def graph(checkpoint: Checkpoint) -> ScoreGraph:
+    return graph_from_checkpoint(checkpoint)
 
 
 @pytest.fixture
@@ -36,10 +42,8 @@ def stand_in(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """
     seen: list[Any] = []
 
-    def export(
-        model: STAE, clip: ClipSpec, form: ScoreForm, outputs: list[str], file: Path
-    ) -> None:
-        motion_model(file, clip)
+    def export(graph: ScoreGraph, file: Path) -> None:
+        motion_model(file, graph.clip)
 
     def report(
         _bundle: Bundle, _reference: object, clips: Any, origins: Any, **_: Any
@@ -47,8 +51,8 @@ def stand_in(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
         seen.append((clips, origins))
         return {"clips": len(clips), "bf16_allowed": False}
 
-    monkeypatch.setattr(module, "onnx_from_model", export)
-    monkeypatch.setattr(module, "checkpoint_scores", lambda *a: None)
+    monkeypatch.setattr(module, "onnx_from_graph", export)
+    monkeypatch.setattr(ScoreGraph, "run", lambda *a: {})
     monkeypatch.setattr(module, "parity_report", report)
     return seen
 
@@ -58,25 +62,23 @@ def forbidden_work(monkeypatch: pytest.MonkeyPatch) -> None:
     def no(*_args: object, **_kwargs: object) -> None:
         pytest.fail("work was begun")
 
-    for name in ("onnx_from_model", "clips_from_footage", "checkpoint_scores"):
+    for name in ("onnx_from_graph", "clips_from_footage"):
         monkeypatch.setattr(module, name, no)
+    monkeypatch.setattr(ScoreGraph, "run", no)
 
 
-# -- bundle_from_checkpoint --------------------------------------------------------------------
+# -- bundle_from_graph ----- --------------------------------------------------------------------
 
 
 def test_the_manifest_says_what_was_asked_for(
     checkpoint: Checkpoint, stand_in: list[Any], tmp_path: Path, tiny_video: Path
 ) -> None:
     clip = clip_spec(hop=2, fps=15.0)
-    bundle = bundle_from_checkpoint(
-        checkpoint,
+    bundle = bundle_from_graph(
+        replace(graph_from_checkpoint(checkpoint, outputs=["latent"]), clip=clip),
         tmp_path / "x.vad",
-        form=ScoreForm(),
-        outputs=["latent"],
         footage=[tiny_video],
         scoring=Scoring(threshold=2.0),
-        clip=clip,
         name="gate",
         licence="CC0",
     )
@@ -100,11 +102,11 @@ def test_the_manifest_says_what_was_asked_for(
 
 @pytest.mark.usefixtures("forbidden_work")
 def test_a_target_that_cannot_be_is_refused_before_any_work(
-    checkpoint: Checkpoint, bundle_copy: Path, tmp_path: Path
+    graph: ScoreGraph, bundle_copy: Path, tmp_path: Path
 ) -> None:
     def refused(target: Path, *parts: str, overwrite: bool = False) -> None:
         with pytest.raises(InputError) as caught:
-            bundle_from_checkpoint(checkpoint, target, form=ScoreForm(), overwrite=overwrite)
+            bundle_from_graph(graph, target, overwrite=overwrite)
         assert_one_line(caught.value, str(target), *parts)
 
     before = contents(tmp_path)
@@ -117,46 +119,32 @@ def test_a_target_that_cannot_be_is_refused_before_any_work(
 
 
 def test_overwrite_replaces_a_bundle(
-    checkpoint: Checkpoint, stand_in: list[Any], bundle_copy: Path
+    graph: ScoreGraph, stand_in: list[Any], bundle_copy: Path
 ) -> None:
-    bundle_from_checkpoint(checkpoint, bundle_copy, form=ScoreForm(), name="new", overwrite=True)
+    bundle_from_graph(graph, bundle_copy, name="new", overwrite=True)
     assert Bundle.open(bundle_copy).manifest.name == "new"
     assert not (bundle_copy / "model.onnx").exists()  # of the bundle that stood there
 
 
-def test_an_output_that_the_form_lacks_leaves_nothing(
-    checkpoint: Checkpoint, stand_in: list[Any], tmp_path: Path
-) -> None:
-    with pytest.raises(ConfigError):
-        bundle_from_checkpoint(
-            checkpoint, tmp_path / "x.vad", form=ScoreForm(), outputs=["prediction"]
-        )
-    assert not list(tmp_path.iterdir())
-
-
 def test_normal_footage_gives_the_threshold_with_the_export(
-    checkpoint: Checkpoint, stand_in: list[Any], tmp_path: Path
+    graph: ScoreGraph, stand_in: list[Any], tmp_path: Path
 ) -> None:
     normal = write_video(tmp_path / "normal.mp4", moving_blob(140))
-    bundle = bundle_from_checkpoint(
-        checkpoint, tmp_path / "x.vad", form=ScoreForm(), normal=normal, quantile=0.9
-    )
+    bundle = bundle_from_graph(graph, tmp_path / "x.vad", normal=[normal], quantile=0.9)
     scoring = Bundle.open(bundle.path).manifest.scoring
     assert scoring.threshold is not None
     assert scoring.evidence["frames"] == 140
     assert scoring.evidence["quantile"] == 0.9
-    assert scoring == scoring_from_footage(bundle, normal, 0.9).manifest.scoring
+    assert scoring == scoring_from_footage(bundle, [normal], 0.9).manifest.scoring
 
 
 def test_normal_footage_that_is_too_short_leaves_the_target_as_it_was(
-    checkpoint: Checkpoint, stand_in: list[Any], tiny_video: Path, bundle_copy: Path
+    graph: ScoreGraph, stand_in: list[Any], tiny_video: Path, bundle_copy: Path
 ) -> None:
     before = contents(bundle_copy)
     for target in (bundle_copy, bundle_copy.with_name("new.vad")):
         with pytest.raises(InputError) as caught:
-            bundle_from_checkpoint(
-                checkpoint, target, form=ScoreForm(), normal=tiny_video, overwrite=True
-            )
+            bundle_from_graph(graph, target, normal=[tiny_video], overwrite=True)
         assert_one_line(caught.value, "60 scored frames", "too few")
     assert contents(bundle_copy) == before
     assert [f.name for f in bundle_copy.parent.iterdir()] == [bundle_copy.name]

@@ -18,18 +18,19 @@ from onnx import helper
 import vad_export.bundles as bundles
 import vad_export.deploy as module
 from vad_export.deploy import RECIPE, DeployOptions, deploy
-from vad_export.graphs import ScoreForm
 from vad_runtime.backends import open_backend
 from vad_runtime.bundle import Bundle, write_bundle
 from vad_runtime.commands import Interrupted
-from vad_runtime.contracts import ClipSpec, ExportError, InputError, ParityError
+from vad_runtime.contracts import ExportError, InputError, ParityError
 from vad_runtime.detector import Detector
 from vad_runtime.sources import open_source
 from vad_training.checkpoint import checkpoint_from_path
 from vad_training.config import LossConfig
 from vad_training.data.store import store_from_footage
 from vad_training.data.windows import split_segments
-from vad_training.fit import LAST, _Fit
+from vad_training.graphs import ScoreGraph
+from vad_training.graphs.stae import ScoreForm
+from vad_training.loop import LAST, _Loop
 
 TINY = msgspec.structs.replace(
     RECIPE,
@@ -70,11 +71,11 @@ def tiny_recipe(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 def stand_in(monkeypatch: pytest.MonkeyPatch) -> None:
     """Put a small real graph in the place of the exported one; its parity is not looked at."""
 
-    def export(_m: object, clip: ClipSpec, _f: object, _o: object, file: Path) -> None:
-        motion_model(file, clip)
+    def export(graph: ScoreGraph, file: Path) -> None:
+        motion_model(file, graph.clip)
 
-    monkeypatch.setattr(bundles, "onnx_from_model", export)
-    monkeypatch.setattr(bundles, "checkpoint_scores", lambda *a: None)
+    monkeypatch.setattr(bundles, "onnx_from_graph", export)
+    monkeypatch.setattr(ScoreGraph, "run", lambda *a: {})
     monkeypatch.setattr(bundles, "parity_report", lambda *a, **k: {"clips": 8})
 
 
@@ -85,7 +86,7 @@ def trained(site: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(module, "RECIPE", TINY)
         patch.setattr(module, "_seconds_per_step", lambda *a: 0.1)
-        patch.setattr(module, "bundle_from_checkpoint", lambda *a, **k: 1 / 0)
+        patch.setattr(module, "bundle_from_graph", lambda *a, **k: 1 / 0)
         before = torch.get_num_threads()
         with pytest.raises(ZeroDivisionError):
             deploy([site], folder.with_name("none.vad"), folder, OPTIONS)
@@ -171,14 +172,14 @@ def test_validation_footage_of_its_own_is_used_for_all_that_is_not_training(
     options = changed(ONE_STEP, validation=[held])
     said: list[str] = []
     seen: list[list[Path]] = []
-    real = module.bundle_from_checkpoint
+    real = module.bundle_from_graph
 
     def note(*args: Any, **kwargs: Any) -> Bundle:
         seen.append(kwargs["footage"])
         return real(*args, **kwargs)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(module, "bundle_from_checkpoint", note)
+        patch.setattr(module, "bundle_from_graph", note)
         bundle = deploy([site], tmp_path / "x.vad", tmp_path / "run", options, said.append)
     ready(bundle)
     assert [line.split(" is ")[0].split("/")[-1] for line in said[:2]] == ["bad.mp4", "worse.mp4"]
@@ -195,7 +196,7 @@ def test_another_form_of_the_score_can_be_asked_for(
     run = Path(shutil.copytree(trained, tmp_path / "run"))
     with pytest.MonkeyPatch.context() as patch:
         # A graph that takes 16 frames and scores the last 8.
-        patch.setattr(bundles, "onnx_from_model", long_graph)
+        patch.setattr(bundles, "onnx_from_graph", long_graph)
         options = changed(OPTIONS, form=ScoreForm(form=form))
         bundle = deploy([site], tmp_path / "x.vad", run, options)
     assert bundle.manifest.score.form == form
@@ -203,17 +204,16 @@ def test_another_form_of_the_score_can_be_asked_for(
     assert bundle.manifest.scoring.evidence["frames"] == 112
 
 
-def long_graph(_m: object, clip: ClipSpec, form: ScoreForm, _o: object, file: Path) -> None:
-    whole = msgspec.structs.replace(clip, frames=form.clip_frames(clip.frames))
-    motion_model(file, whole, output="all")
+def long_graph(graph: ScoreGraph, file: Path) -> None:
+    motion_model(file, graph.clip, output="all")
     model = onnx.load(file)
-    graph = model.graph
+    inner = model.graph
     names = {"start": [8], "stop": [16], "axis": [1]}
     for name, value in names.items():
-        graph.initializer.append(helper.make_tensor(name, onnx.TensorProto.INT64, [1], value))
-    graph.node.append(helper.make_node("Slice", ["all", *names], ["score"]))
-    del graph.output[:]
-    graph.output.append(helper.make_tensor_value_info("score", onnx.TensorProto.FLOAT, ["N", 8]))
+        inner.initializer.append(helper.make_tensor(name, onnx.TensorProto.INT64, [1], value))
+    inner.node.append(helper.make_node("Slice", ["all", *names], ["score"]))
+    del inner.output[:]
+    inner.output.append(helper.make_tensor_value_info("score", onnx.TensorProto.FLOAT, ["N", 8]))
     onnx.save(model, file)
 
 
@@ -221,14 +221,14 @@ def long_graph(_m: object, clip: ClipSpec, form: ScoreForm, _o: object, file: Pa
 
 
 def interrupt_after(patch: pytest.MonkeyPatch, step: int) -> None:
-    real = _Fit._train_step
+    real = _Loop._step
 
-    def train_step(self: _Fit, numbers: Sequence[int]) -> dict[str, float | int]:
+    def train_step(self: _Loop, numbers: Sequence[int]) -> dict[str, float | int]:
         if self._state.step == step:
             signal.raise_signal(signal.SIGINT)
         return real(self, numbers)
 
-    patch.setattr(_Fit, "_train_step", train_step)
+    patch.setattr(_Loop, "_step", train_step)
 
 
 @pytest.mark.usefixtures("stand_in")
@@ -262,7 +262,7 @@ def test_an_interrupted_deploy_goes_on_where_it_was(
 @pytest.mark.parametrize(
     ("where", "name", "error", "there"),
     [
-        (bundles, "onnx_from_model", ExportError("no graph"), False),
+        (bundles, "onnx_from_graph", ExportError("no graph"), False),
         (bundles, "parity_report", ParityError("too far"), True),
         (module, "raw_scores", InputError("no scores"), True),
         (module, "write_bundle", InputError("disk full"), False),

@@ -18,9 +18,11 @@ import vad_export.deploy as deploy_module
 from vad_export.cli import cli, main
 from vad_runtime.backends import open_backend
 from vad_runtime.bundle import Bundle, write_bundle
-from vad_runtime.contracts import ClipSpec
-from vad_training.checkpoint import save_checkpoint
-from vad_training.config import LossConfig, TrainConfig
+from vad_training.checkpoint_file import save_checkpoint
+from vad_training.config import LossConfig, MilConfig, StaeConfig
+from vad_training.config.mil import HeadConfig
+from vad_training.graphs import ScoreGraph
+from vad_training.models.mil import mil_head
 from vad_training.models.stae import STAE
 
 Result = tuple[int, str, str]
@@ -57,7 +59,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("runs") / "run"
     folder.mkdir()
     torch.manual_seed(0)
-    config = TrainConfig(clip=clip_spec(hop=4), loss=LossConfig(future_offset=8))
+    config = StaeConfig(clip=clip_spec(hop=4), loss=LossConfig(future_offset=8))
     content = {"model": STAE().state_dict(), "summary": {"frames": 99}}
     save_checkpoint(folder / "best.pt", content, config)
     return folder
@@ -67,7 +69,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def trained_ahead(trained: Path) -> Path:
     """The same, trained to predict the frames 5 later."""
     content = torch.load(trained / "best.pt", weights_only=True)
-    config = TrainConfig(clip=clip_spec(hop=4), loss=LossConfig(future_offset=5))
+    config = StaeConfig(clip=clip_spec(hop=4), loss=LossConfig(future_offset=5))
     save_checkpoint(trained.parent / "ahead.pt", {"model": content["model"]}, config)
     return trained.parent / "ahead.pt"
 
@@ -76,11 +78,11 @@ def trained_ahead(trained: Path) -> Path:
 def stand_in(monkeypatch: pytest.MonkeyPatch) -> None:
     """Put a small real graph in the place of the exported one; its parity is not looked at."""
 
-    def export(_m: object, clip: ClipSpec, _f: object, _o: object, file: Path) -> None:
-        motion_model(file, clip)
+    def export(graph: ScoreGraph, file: Path) -> None:
+        motion_model(file, graph.clip)
 
-    monkeypatch.setattr(bundles, "onnx_from_model", export)
-    monkeypatch.setattr(bundles, "checkpoint_scores", lambda *a: None)
+    monkeypatch.setattr(bundles, "onnx_from_graph", export)
+    monkeypatch.setattr(ScoreGraph, "run", lambda *a: {})
     monkeypatch.setattr(
         bundles,
         "parity_report",
@@ -141,6 +143,66 @@ def test_a_checkpoint_becomes_a_bundle_and_can_be_set(
 
 def test_an_error_of_the_installed_command_is_one_line(tmp_path: Path) -> None:
     refused(typed("set", tmp_path / "none.vad", "threshold=1"), "none.vad does not exist")
+
+
+@pytest.fixture(scope="module")
+def ranked(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run folder of an untrained MIL head for features of 8 numbers. Do not change."""
+    folder = tmp_path_factory.mktemp("mil") / "run"
+    folder.mkdir()
+    torch.manual_seed(0)
+    config = MilConfig(head=HeadConfig(hidden=(6, 4)))
+    save_checkpoint(folder / "best.pt", {"model": mil_head(config.head, 8).state_dict()}, config)
+    return folder
+
+
+def test_a_head_becomes_a_bundle_that_takes_features(
+    run: Any, ranked: Path, tmp_path: Path
+) -> None:
+    target = tmp_path / "head.vad"
+    code, out, err = run("onnx", ranked, "-o", target, "--head-only")
+    assert (code, err) == (0, "")
+    assert out.startswith("checked on seeded noise")
+    assert out.endswith(f"{target}: probability score, 32 features of 8 numbers in\n")
+    about = Bundle.open(target).manifest
+    assert (about.family, about.score.per, about.score.count) == ("mil", "segment", 32)
+    assert about.features is not None
+    assert about.features.made_by == "unknown"
+
+    rng = np.random.default_rng(0)
+    np.savez(tmp_path / "v.npz", features=rng.normal(size=(40, 8)).astype(np.float32), fps=25.0)
+    words = ("--head-only", "--clips", tmp_path / "v.npz", "--overwrite")
+    code, out, err = run("onnx", ranked, "-o", target, *words)
+    assert (code, err) == (0, "")
+    parity = Bundle.open(target).manifest.parity
+    assert parity is not None
+    assert (parity["clip_origins"], parity["real_clips"]) == (["v:0"], True)
+
+
+@pytest.mark.parametrize(
+    ("options", "part"),
+    [
+        ([], "does not say which backbone computed its features"),
+        (["--head-only", "--form", "error"], "no score of form error. Choose from: probability"),
+        (["--head-only", "--alpha", "1"], "belong to the family stae"),
+        (["--head-only", "--hop", "4"], "Leave out --hop and --resizer"),
+        (["--head-only", "--output", "embedding"], "a head alone has no output 'embedding'"),
+        (["--head-only", "--normal", "wide.npz"], "scores no footage"),
+        (["--head-only", "--clips", "wide.npz"], "wide has features of 9 numbers"),
+    ],
+)
+def test_a_head_refuses_what_it_cannot_do_in_one_line(
+    run: Any,
+    ranked: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    options: list[str],
+    part: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    np.savez("wide.npz", features=np.zeros((4, 9), np.float32))
+    refused(run("onnx", ranked, "-o", "x.vad", *options), part)
+    assert [f.name for f in tmp_path.iterdir()] == ["wide.npz"]
 
 
 # -- words and messages ------------------------------------------------------------------------
@@ -220,13 +282,11 @@ def test_a_missing_and_a_foreign_checkpoint_are_one_line(run: Any, tmp_path: Pat
 
 
 def test_a_hop_that_does_not_fit_the_stride_is_one_line(run: Any, tmp_path: Path) -> None:
-    config = TrainConfig(clip=clip_spec(stride=2, hop=4))
+    config = StaeConfig(clip=clip_spec(stride=2, hop=4))
     save_checkpoint(tmp_path / "best.pt", {"model": STAE().state_dict()}, config)
     refused(run("onnx", tmp_path, "-o", tmp_path / "x.vad", "--hop", "3"), "stride 2, got 3")
     bilinear = clip_spec(resizer="exact", interpolation="bilinear")
-    save_checkpoint(
-        tmp_path / "best.pt", {"model": STAE().state_dict()}, TrainConfig(clip=bilinear)
-    )
+    save_checkpoint(tmp_path / "best.pt", {"model": STAE().state_dict()}, StaeConfig(clip=bilinear))
     refused(run("onnx", tmp_path, "-o", tmp_path / "x.vad", "--resizer", "fast"), "--resizer")
 
 

@@ -9,9 +9,9 @@ import pytest
 import torch
 from helpers import clip_spec
 
-from vad_export.graphs import ScoreForm, StaeScore
-from vad_export.onnx_graph import OPSET, onnx_from_model, opset_of
+from vad_export.onnx_graph import OPSET, onnx_from_graph, opset_of
 from vad_runtime.contracts import ExportError
+from vad_training.graphs.stae import ScoreForm, StaeScore, stae_graph
 from vad_training.models.stae import STAE
 
 CLIP = clip_spec()
@@ -29,7 +29,7 @@ def model() -> STAE:
 def exported(model: STAE, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The largest graph there is: both decoders, two encodings, every optional output."""
     file = tmp_path_factory.mktemp("onnx") / "model.onnx"
-    onnx_from_model(model, CLIP, FORM, OUTPUTS, file)
+    onnx_from_graph(stae_graph(model, CLIP, FORM, outputs=OUTPUTS), file)
     return file
 
 
@@ -113,7 +113,7 @@ def test_the_same_model_gives_the_same_file_and_the_model_stays_as_it_was(
     model: STAE, exported: Path, tmp_path: Path
 ) -> None:
     before = {name: value.clone() for name, value in model.state_dict().items()}
-    onnx_from_model(model, CLIP, FORM, OUTPUTS, tmp_path / "again.onnx")
+    onnx_from_graph(stae_graph(model, CLIP, FORM, outputs=OUTPUTS), tmp_path / "again.onnx")
     assert (tmp_path / "again.onnx").read_bytes() == exported.read_bytes()
     assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
     assert not model.training
@@ -127,7 +127,7 @@ def test_a_model_that_cannot_be_exported_is_one_line(
 
     monkeypatch.setattr(torch.onnx, "export", fail)
     with pytest.raises(ExportError) as caught:
-        onnx_from_model(model, CLIP, FORM, [], tmp_path / "x.onnx")
+        onnx_from_graph(stae_graph(model, CLIP, FORM), tmp_path / "x.onnx")
     assert str(caught.value) == (
         "PyTorch could not export the model (no translation for aten::magic)."
     )

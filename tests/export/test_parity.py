@@ -2,7 +2,6 @@
 
 import shutil
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -16,48 +15,41 @@ from onnx import numpy_helper
 
 import vad_export.bundles as bundles
 import vad_export.parity as parity
-from vad_export.bundles import bundle_from_checkpoint
-from vad_export.graphs import ScoreForm
-from vad_export.onnx_graph import onnx_from_model
-from vad_export.parity import BF16_BUDGET, FP32_BUDGET, checkpoint_scores, parity_report
+from vad_export.bundles import bundle_from_graph
+from vad_export.onnx_graph import onnx_from_graph
+from vad_export.parity import BF16_BUDGET, FP32_BUDGET, LEAST_COSINE, parity_report
 from vad_runtime.bundle import Bundle
 from vad_runtime.contracts import BackendError, ParityError
-from vad_training.checkpoint import Checkpoint, checkpoint_from_path
-from vad_training.config import LossConfig, TrainConfig
+from vad_training.checkpoint import checkpoint_from_path
+from vad_training.graphs import ScoreGraph, graph_from_checkpoint
+from vad_training.graphs.stae import ScoreForm, stae_graph
 from vad_training.models.stae import STAE
 
 FORM = ScoreForm(form="prediction")
 
 
 @pytest.fixture(scope="module")
-def checkpoint() -> Checkpoint:
+def graph() -> ScoreGraph:
     torch.manual_seed(0)
-    config = TrainConfig(clip=clip_spec(), loss=LossConfig(future_offset=8))
-    return Checkpoint(model=STAE().eval(), config=config, published=False, summary={"frames": 5})
+    return stae_graph(STAE().eval(), clip_spec(), FORM)
 
 
 @pytest.fixture(scope="module")
-def graph(checkpoint: Checkpoint, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The checkpoint's graph, exported once for all tests. Do not change."""
+def exported(graph: ScoreGraph, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The graph as ONNX, exported once for all tests. Do not change."""
     file = tmp_path_factory.mktemp("graph") / "model.onnx"
-    onnx_from_model(checkpoint.model, clip_spec(), FORM, [], file)
+    onnx_from_graph(graph, file)
     return file
 
 
-Exporter = Callable[[STAE, Any, ScoreForm, list[str], Path], None]
-
-
 @pytest.fixture
-def exported_once(graph: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def copy(model: STAE, clip: object, form: ScoreForm, outputs: list[str], file: Path) -> None:
-        shutil.copyfile(graph, file)
-
-    monkeypatch.setattr(bundles, "onnx_from_model", copy)
+def exported_once(exported: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bundles, "onnx_from_graph", lambda _, file: shutil.copyfile(exported, file))
 
 
-def tampered(graph: Path, target: Path, factor: float, *, all_weights: bool = True) -> Path:
+def tampered(exported: Path, target: Path, factor: float, *, all_weights: bool = True) -> Path:
     """Multiply one weight tensor of a graph, or all, by a factor."""
-    model = onnx.load(graph)
+    model = onnx.load(exported)
     for weight in model.graph.initializer:
         values = numpy_helper.to_array(weight)
         if values.dtype == np.float32 and values.ndim == 5:
@@ -80,9 +72,9 @@ def without(patch: pytest.MonkeyPatch, *engines: str) -> None:
 
 @pytest.mark.usefixtures("exported_once")
 def test_the_report_says_what_was_compared_and_how_far_it_is_apart(
-    checkpoint: Checkpoint, tiny_video: Path, tmp_path: Path
+    graph: ScoreGraph, tiny_video: Path, tmp_path: Path
 ) -> None:
-    bundle = bundle_from_checkpoint(checkpoint, tmp_path / "x.vad", form=FORM, footage=[tiny_video])
+    bundle = bundle_from_graph(graph, tmp_path / "x.vad", footage=[tiny_video])
     reopened = Bundle.open(tmp_path / "x.vad")
     assert reopened.manifest == bundle.manifest
     report = reopened.manifest.parity
@@ -106,9 +98,9 @@ def test_the_report_says_what_was_compared_and_how_far_it_is_apart(
 
 @pytest.mark.usefixtures("exported_once")
 def test_without_footage_noise_is_compared_and_the_report_says_so(
-    checkpoint: Checkpoint, tmp_path: Path
+    graph: ScoreGraph, tmp_path: Path
 ) -> None:
-    bundle = bundle_from_checkpoint(checkpoint, tmp_path / "x.vad", form=FORM)
+    bundle = bundle_from_graph(graph, tmp_path / "x.vad")
     report = bundle.manifest.parity
     assert report is not None
     assert report["clip_origins"] == [f"seeded noise:{i}" for i in range(8)]
@@ -116,26 +108,26 @@ def test_without_footage_noise_is_compared_and_the_report_says_so(
 
 @pytest.mark.parametrize("factor", [1.01, 0.98])
 def test_a_tampered_graph_is_refused_and_no_bundle_is_left(
-    checkpoint: Checkpoint,
-    graph: Path,
+    graph: ScoreGraph,
+    exported: Path,
     tiny_video: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     factor: float,
 ) -> None:
-    monkeypatch.setattr(bundles, "onnx_from_model", lambda *a: tampered(graph, a[-1], factor))
+    monkeypatch.setattr(bundles, "onnx_from_graph", lambda *a: tampered(exported, a[-1], factor))
     with pytest.raises(ParityError) as caught:
-        bundle_from_checkpoint(checkpoint, tmp_path / "x.vad", form=FORM, footage=[tiny_video])
+        bundle_from_graph(graph, tmp_path / "x.vad", footage=[tiny_video])
     assert_one_line(caught.value, "fp32 differs from PyTorch by", "budget is 1e-04")
     assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.usefixtures("exported_once")
 def test_an_engine_that_is_not_installed_is_noted(
-    checkpoint: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    graph: ScoreGraph, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     without(monkeypatch, "openvino")
-    bundle = bundle_from_checkpoint(checkpoint, tmp_path / "x.vad", form=FORM)
+    bundle = bundle_from_graph(graph, tmp_path / "x.vad")
     report = bundle.manifest.parity
     assert report is not None
     assert "not installed" in report["engines"]["openvino fp32"]["not_run"]
@@ -146,28 +138,28 @@ def test_an_engine_that_is_not_installed_is_noted(
 
 @pytest.mark.usefixtures("exported_once")
 def test_without_any_engine_nothing_is_written(
-    checkpoint: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    graph: ScoreGraph, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     without(monkeypatch, "openvino", "onnxruntime")
     with pytest.raises(ParityError) as caught:
-        bundle_from_checkpoint(checkpoint, tmp_path / "x.vad", form=FORM)
+        bundle_from_graph(graph, tmp_path / "x.vad")
     assert_one_line(caught.value, "no engine could check", "not installed", "pip install")
     assert not list(tmp_path.iterdir())
 
 
-def test_the_reference_is_computed_clip_by_clip(checkpoint: Checkpoint) -> None:
+def test_the_reference_is_computed_clip_by_clip(graph: ScoreGraph) -> None:
     rng = np.random.default_rng(0)
     clips = rng.integers(0, 256, (3, 16, 32, 32, 1), np.uint8)
-    whole = checkpoint_scores(checkpoint.model, 8, FORM, clips)
+    whole = graph.run(clips)["score"]
     assert (whole.shape, whole.dtype) == ((3, 8), np.float32)
     for i in range(3):
-        alone = checkpoint_scores(checkpoint.model, 8, FORM, clips[i : i + 1])
+        alone = graph.run(clips[i : i + 1])["score"]
         np.testing.assert_array_equal(alone, whole[i : i + 1])
 
 
 # -- with engines made up ----------------------------------------------------------------------
 
-REFERENCE = np.array([[1.0, 100.0]], np.float32)
+REFERENCE = {"score": np.array([[1.0, 100.0]], np.float32)}
 NO_CLIPS = np.zeros((1, 2, 8, 8, 1), np.uint8)
 
 
@@ -227,6 +219,41 @@ def test_bf16_is_allowed_only_where_every_score_stays(
     assert report["bf16_allowed"] is allowed
 
 
+def test_the_least_cosine_of_an_embedding_is_told_and_must_be_kept(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """(3, 4) and (4, 3) have the cosine 24 / 25, whatever their lengths."""
+    embeddings = np.array([[3.0, 4.0], [1.0, 0.0]], np.float32)
+    reference = {"score": np.ones(2, np.float32), "embedding": embeddings}
+    clips = np.zeros((2, 2, 8, 8, 1), np.uint8)
+
+    def report(first: list[float]) -> dict[str, Any]:
+        answers = iter([first, [1.0, 0.0]] * 2)
+
+        def opened(_bundle: object, name: str, options: Any) -> SimpleNamespace:
+            if options.precision != "fp32":
+                raise BackendError("no bf16 here")
+            backend = SimpleNamespace(
+                infer=lambda _: {
+                    "score": np.ones(1, np.float32),
+                    "embedding": np.array([next(answers)], np.float32),
+                },
+                close=lambda: None,
+                device=name,
+            )
+            return SimpleNamespace(backend=backend)
+
+        monkeypatch.setattr(parity, "open_backend", opened)
+        return parity_report(SimpleNamespace(), reference, clips, [("a", 0), ("a", 1)])  # type: ignore[arg-type]
+
+    assert LEAST_COSINE == 0.9999
+    told = report([6.0, 8.0])["engines"]
+    assert told["openvino fp32"]["least_cosine"] == pytest.approx(1.0)
+    with pytest.raises(ParityError) as caught:
+        report([4.0, 3.0])
+    assert_one_line(caught.value, "onnxruntime fp32", "cosine 0.960000", "least allowed is 0.9999")
+
+
 # -- the published checkpoint ------------------------------------------------------------------
 
 
@@ -236,10 +263,10 @@ def test_the_published_checkpoint_keeps_its_scores_on_a_real_clip(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(bundles, "_PARITY_CLIPS", 2)  # each costs seconds in PyTorch
-    bundle = bundle_from_checkpoint(
-        checkpoint_from_path(data / "stae" / "model_final_checkpoint.pth"),
+    checkpoint = checkpoint_from_path(data / "stae" / "model_final_checkpoint.pth")
+    bundle = bundle_from_graph(
+        graph_from_checkpoint(checkpoint),
         tmp_path / "published.vad",
-        form=ScoreForm(),
         footage=[data / "stae" / "Video20.mp4"],
     )
     report = bundle.manifest.parity

@@ -10,13 +10,9 @@ import torch
 from helpers import assert_one_line
 
 from vad_runtime.contracts import ConfigError, InputError
-from vad_training.checkpoint import (
-    Checkpoint,
-    checkpoint_from_path,
-    save_checkpoint,
-    stae_from_weights,
-)
-from vad_training.config import TrainConfig, read_config
+from vad_training.checkpoint import Checkpoint, checkpoint_from_path, stae_from_weights
+from vad_training.checkpoint_file import save_checkpoint
+from vad_training.config import StaeConfig, read_config
 from vad_training.models.stae import STAE
 
 
@@ -61,7 +57,7 @@ def test_what_was_saved_comes_back(tmp_path: Path) -> None:
 
 def test_a_failed_save_leaves_the_checkpoint_before_it(tmp_path: Path) -> None:
     file = tmp_path / "last.pt"
-    save_checkpoint(file, {"model": weights()}, TrainConfig())
+    save_checkpoint(file, {"model": weights()}, StaeConfig())
     before = file.read_bytes()
 
     class Spoilt:
@@ -69,7 +65,7 @@ def test_a_failed_save_leaves_the_checkpoint_before_it(tmp_path: Path) -> None:
             raise MemoryError
 
     with pytest.raises(MemoryError):
-        save_checkpoint(file, {"model": weights(), "more": Spoilt()}, TrainConfig())
+        save_checkpoint(file, {"model": weights(), "more": Spoilt()}, StaeConfig())
     assert file.read_bytes() == before
     assert [f.name for f in tmp_path.iterdir()] == ["last.pt"]
 
@@ -106,7 +102,7 @@ def test_the_published_checkpoint_loads_strictly(data: Path) -> None:
     assert len(expected) == 88
     assert_holds(opened, expected)
     assert opened.published
-    assert opened.config == TrainConfig()
+    assert opened.config == StaeConfig()
     assert opened.summary == {"weights": "published: model_final_checkpoint.pth"}
     assert {t.device.type for t in opened.model.state_dict().values()} == {"cpu"}
 

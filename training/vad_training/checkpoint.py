@@ -1,31 +1,35 @@
-"""Checkpoints: ours, and the published STAE layout."""
+"""Checkpoints of every family, and the published layouts of whole models."""
 
-import pickle
-import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from vad_runtime.contracts import InputError
-from vad_runtime.files import whole_file
-from vad_training.config import TrainConfig, config_from_tree, tree_from_config
+from vad_training.autoencoder_run import load_autoencoder
+from vad_training.checkpoint_file import SCHEMA, read_checkpoint_file
+from vad_training.config import (
+    BackboneAeConfig,
+    MilConfig,
+    StaeConfig,
+    TrainConfig,
+    config_from_tree,
+)
+from vad_training.config.mil import HeadConfig
+from vad_training.models.mil import head_from_matlab, head_from_weights
 from vad_training.models.stae import STAE
 
-SCHEMA = 1
-
-_UNREADABLE = (AttributeError, LookupError, RuntimeError, TypeError, ValueError)
-"""What `torch.load` raises for files that only look like checkpoints, beside pickle's errors."""
+_MATLAB = ".mat"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Checkpoint:
     """A trained model and where it comes from."""
 
-    model: STAE
-    """On the CPU, float32, in eval mode; the caller owns it."""
+    model: nn.Module
+    """`STAE`, `BackboneAutoencoder` or `MilHead`, by the family of `config`. On the CPU, float32,
+    in eval mode; the caller owns it."""
     config: TrainConfig
     """The configuration of its training; for published weights the defaults (`published`)."""
     published: bool
@@ -34,44 +38,10 @@ class Checkpoint:
     """What is known of its training, for the manifest."""
 
 
-def save_checkpoint(path: Path, content: dict[str, Any], config: TrainConfig) -> None:
-    """Write a checkpoint atomically.
-
-    Args:
-        path: The file; replaced only when the new one is complete.
-        content: Tensors and plain values.
-        config: The run's configuration.
-
-    Raises:
-        InputError: The file cannot be written.
-    """
-    with whole_file(path) as temporary:
-        torch.save({"schema": SCHEMA, "config": tree_from_config(config), **content}, temporary)
-
-
-def read_checkpoint_file(path: Path) -> dict[str, Any]:
-    """Read a checkpoint file as plain tensors and values; no code in it is ever run.
-
-    Raises:
-        InputError: Missing, or not a checkpoint that can be read safely.
-    """
-    try:
-        with warnings.catch_warnings():
-            # PyTorch's notes on the pickle protocol; what matters is raised.
-            warnings.simplefilter("ignore")
-            content = torch.load(path, map_location="cpu", weights_only=True)
-    except OSError as error:
-        raise InputError(f"{path} cannot be read ({error.strerror}). Check the path.") from None
-    except (pickle.UnpicklingError, EOFError, *_UNREADABLE) as error:
-        reason = (str(error) or type(error).__name__).splitlines()[0][:120]
-        raise InputError(f"{path} is no PyTorch checkpoint ({reason}). Give another.") from None
-    if not isinstance(content, dict) or not all(isinstance(name, str) for name in content):
-        raise InputError(f"{path} holds no weights by name. Give a checkpoint.")
-    return content
-
-
 def checkpoint_from_path(path: Path) -> Checkpoint:
-    """Open a run folder, one of our checkpoints, or published STAE weights.
+    """Open a run folder, one of our checkpoints, or published weights of a whole model.
+
+    Published are the STAE's, and the original MIL head's MATLAB file. No code in a file is run.
 
     Raises:
         InputError: None of these, or weights that do not fit the model exactly.
@@ -82,25 +52,48 @@ def checkpoint_from_path(path: Path) -> Checkpoint:
         file = path / "best.pt"
         if not file.is_file():
             raise InputError(f"{path} holds no best.pt. Give a run folder of vad-train fit.")
+    if file.suffix.lower() == _MATLAB:
+        return _matlab_head(file)
     content = read_checkpoint_file(file)
-    published = "config" not in content
-    if published:
-        weights, config, summary = content, TrainConfig(), {"weights": f"published: {file.name}"}
-    else:
-        if content.get("schema") != SCHEMA:
-            raise InputError(
-                f"{file} has checkpoint schema {content.get('schema')}, this version reads "
-                f"{SCHEMA}. Upgrade with: pip install -U vad-edge"
-            )
-        if not isinstance(content.get("model"), dict):
-            raise InputError(f"{file} holds a configuration but no model. Give a checkpoint.")
-        weights, summary = content["model"], content.get("summary", {})
-        config = config_from_tree(content["config"], str(file))
+    if "config" not in content:
+        return Checkpoint(
+            model=stae_from_weights(content, str(file)),
+            config=StaeConfig(),
+            published=True,
+            summary={"weights": f"published: {file.name}"},
+        )
+    if content.get("schema") != SCHEMA:
+        raise InputError(
+            f"{file} has checkpoint schema {content.get('schema')}, this version reads "
+            f"{SCHEMA}. Upgrade with: pip install -U vad-edge"
+        )
+    if not isinstance(content.get("model"), dict):
+        raise InputError(f"{file} holds a configuration but no model. Give a checkpoint.")
+    config = config_from_tree(content["config"], str(file))
     return Checkpoint(
-        model=stae_from_weights(weights, str(file)),
+        model=_model(config, content, file),
         config=config,
-        published=published,
-        summary=summary,
+        published=False,
+        summary=content.get("summary", {}),
+    )
+
+
+def _model(config: TrainConfig, content: dict[str, Any], file: Path) -> nn.Module:
+    if isinstance(config, BackboneAeConfig):
+        return load_autoencoder(content, file.parent, str(file))
+    if isinstance(config, MilConfig):
+        return head_from_weights(config.head, content["model"], str(file))
+    return stae_from_weights(content["model"], str(file))
+
+
+def _matlab_head(file: Path) -> Checkpoint:
+    head = head_from_matlab(file)
+    first, *others = [len(layer.get_parameter("bias")) for layer in head.layers[:-1]]
+    return Checkpoint(
+        model=head,
+        config=MilConfig(head=HeadConfig(hidden=(first, *others))),
+        published=True,
+        summary={"weights": f"published: {file.name}"},
     )
 
 

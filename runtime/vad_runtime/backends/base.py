@@ -11,6 +11,8 @@ import numpy.typing as npt
 from vad_runtime.contracts.manifest import Manifest
 
 Clips = npt.NDArray[np.uint8]
+Features = npt.NDArray[np.float32]
+Inputs = Clips | Features
 Outputs = Mapping[str, npt.NDArray[np.float32]]
 PrecisionChoice = Literal["auto", "fp32", "bf16"]
 
@@ -37,12 +39,12 @@ class Backend(Protocol):
     def device(self) -> str:
         """What really computes, for people: engine, version, processor, precision, threads."""
 
-    def infer(self, clips: Clips) -> Outputs:
-        """Score clips.
+    def infer(self, clips: Inputs) -> Outputs:
+        """Score clips, or the features of videos where the manifest has `features`.
 
         Args:
-            clips: Shape (N, T, H, W, C), uint8, C-contiguous. Read before the call returns, never
-                kept and never written.
+            clips: Shape (N, T, H, W, C), uint8, C-contiguous; or features of shape (N, S, D),
+                float32, C-contiguous. Read before the call returns, never kept and never written.
 
         Returns:
             Output arrays by name, float32; the caller owns them. `score` is always among them.

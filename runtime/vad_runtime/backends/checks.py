@@ -3,10 +3,11 @@
 import os
 from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from vad_runtime.backends.base import Clips, Outputs
+from vad_runtime.backends.base import Inputs, Outputs
 from vad_runtime.contracts.errors import BackendError
 from vad_runtime.contracts.manifest import Manifest
 
@@ -36,21 +37,22 @@ def checked_graph(
     Args:
         file: The graph, for the message.
         manifest: What the bundle says.
-        dtype: Element type of the graph's input `clip`, as numpy calls it.
+        dtype: Element type of the graph's input, as numpy calls it.
         shape: Its shape; None = a dimension that may have any size.
         outputs: Names of the graph's outputs.
 
     Raises:
         BackendError: Another input, or no output `score`.
     """
-    want = manifest.clip.clip_shape
-    fits = len(shape) == 5 and all(
+    want, kind = manifest.input_shape, input_dtype(manifest).name
+    fits = len(shape) == len(want) + 1 and all(
         have in (None, need) for have, need in zip(shape, (1, *want), strict=True)
     )
-    if dtype != "uint8" or not fits:
+    if dtype != kind or not fits:
+        what = "a clip" if manifest.features is None else "features"
         raise BackendError(
-            f"{file.name} takes a clip of {dtype} ({', '.join(str(d or 'N') for d in shape)}), the "
-            f"manifest says uint8 (N, {', '.join(map(str, want))}). Export the bundle again."
+            f"{file.name} takes {what} of {dtype} ({', '.join(str(d or 'N') for d in shape)}), the "
+            f"manifest says {kind} (N, {', '.join(map(str, want))}). Export the bundle again."
         )
     if "score" not in outputs:
         raise BackendError(
@@ -59,22 +61,27 @@ def checked_graph(
         )
 
 
-def checked_clips(clips: Clips, manifest: Manifest) -> None:
-    """Refuse an array that is no batch of clips.
+def input_dtype(manifest: Manifest) -> np.dtype[Any]:
+    """Return the element type of the graph's input: uint8 for clips, float32 for features."""
+    return np.dtype(np.uint8 if manifest.features is None else np.float32)
+
+
+def checked_clips(clips: Inputs, manifest: Manifest) -> None:
+    """Refuse an array that is no batch of clips, or of features where the graph takes these.
 
     Raises:
         BackendError: Another dtype, shape or layout; this is a mistake in the calling program.
     """
-    want = manifest.clip.clip_shape
-    fits = clips.dtype == np.uint8 and clips.shape[1:] == want and len(clips) > 0
+    want, kind = manifest.input_shape, input_dtype(manifest)
+    fits = clips.dtype == kind and clips.shape[1:] == want and len(clips) > 0
     if not fits or not clips.flags.c_contiguous:
         raise BackendError(
-            f"clips must be C-contiguous uint8 of shape (N, {', '.join(map(str, want))}), "
-            f"got {clips.dtype} {clips.shape}."
+            f"{'clips' if manifest.features is None else 'features'} must be C-contiguous {kind} "
+            f"of shape (N, {', '.join(map(str, want))}), got {clips.dtype} {clips.shape}."
         )
 
 
-def checked_outputs(clips: Clips, manifest: Manifest, one: Callable[[Clips], Outputs]) -> Outputs:
+def checked_outputs(clips: Inputs, manifest: Manifest, one: Callable[[Inputs], Outputs]) -> Outputs:
     """Run `one` on each clip, join the answers and refuse a score of another shape.
 
     Raises:
@@ -83,7 +90,7 @@ def checked_outputs(clips: Clips, manifest: Manifest, one: Callable[[Clips], Out
     parts = [one(clips[i : i + 1]) for i in range(len(clips))]
     joined = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
     spec = manifest.score
-    want = (len(clips), spec.count) if spec.per == "frame" else (len(clips),)
+    want = (len(clips),) if spec.per == "clip" else (len(clips), spec.count)
     if joined["score"].shape != want:
         raise BackendError(
             f"the graph gave a score of shape {joined['score'].shape}, the manifest says {want}. "

@@ -5,7 +5,7 @@ from typing import Any
 
 import onnxruntime as ort
 
-from vad_runtime.backends.base import Clips, Options, Outputs
+from vad_runtime.backends.base import Inputs, Options, Outputs
 from vad_runtime.backends.checks import (
     checked_clips,
     checked_graph,
@@ -49,25 +49,28 @@ class OnnxRuntimeBackend:
             raise BackendError(f"Asked ONNX Runtime for its CPU provider, but it chose {used}.")
         self._names = [output.name for output in self._session.get_outputs()]
         inputs = self._session.get_inputs()
-        if [node.name for node in inputs] != ["clip"]:
-            raise BackendError(f"{file.name} has no single input `clip`. Export the bundle again.")
+        if [node.name for node in inputs] != [manifest.input_name]:
+            raise BackendError(
+                f"{file.name} has no single input `{manifest.input_name}`. Export the bundle again."
+            )
+        kind = inputs[0].type.removeprefix("tensor(").removesuffix(")")
         checked_graph(
             file,
             manifest,
-            dtype=inputs[0].type.removeprefix("tensor(").removesuffix(")"),
+            dtype="float32" if kind == "float" else kind,
             shape=[d if isinstance(d, int) else None for d in inputs[0].shape],
             outputs=self._names,
         )
         self.device = f"onnxruntime {ort.__version__} on cpu, fp32, {threads} threads"
 
-    def infer(self, clips: Clips) -> Outputs:
+    def infer(self, clips: Inputs) -> Outputs:
         """See `Backend.infer`; one graph run per clip."""
         checked_clips(clips, self._manifest)
         return checked_outputs(clips, self._manifest, self._one)
 
-    def _one(self, clip: Clips) -> Outputs:
+    def _one(self, clip: Inputs) -> Outputs:
         try:
-            values = self._session.run(self._names, {"clip": clip})
+            values = self._session.run(self._names, {self._manifest.input_name: clip})
         except Exception as error:  # as above
             raise BackendError(f"onnxruntime failed: {first_line(error)}") from error
         return dict(zip(self._names, values, strict=True))

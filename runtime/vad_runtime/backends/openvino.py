@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import openvino as ov
 
-from vad_runtime.backends.base import Clips, Options, Outputs
+from vad_runtime.backends.base import Inputs, Options, Outputs
 from vad_runtime.backends.checks import (
     checked_clips,
     checked_graph,
@@ -62,9 +63,10 @@ class OpenVinoBackend:
         threads = options.threads or usable_threads()
         try:
             model = core.read_model(str(file))
-            if [port.get_any_name() for port in model.inputs] != ["clip"]:
+            if [port.get_any_name() for port in model.inputs] != [manifest.input_name]:
                 raise BackendError(
-                    f"{file.name} has no single input `clip`. Export the bundle again."
+                    f"{file.name} has no single input `{manifest.input_name}`. "
+                    "Export the bundle again."
                 )
             # `reshape` would bend a graph to any size without a word.
             checked_graph(
@@ -77,7 +79,7 @@ class OpenVinoBackend:
                 ],
                 outputs=[port.get_any_name() for port in model.outputs],
             )
-            model.reshape({"clip": [1, *manifest.clip.clip_shape]})
+            model.reshape({manifest.input_name: [1, *manifest.input_shape]})
             self._compiled: Any = core.compile_model(
                 model,
                 "CPU",
@@ -99,12 +101,12 @@ class OpenVinoBackend:
         version = ov.__version__.split("-")[0]
         self.device = f"openvino {version} on cpu ({chip}), {precision}{why}, {threads} threads"
 
-    def infer(self, clips: Clips) -> Outputs:
+    def infer(self, clips: Inputs) -> Outputs:
         """See `Backend.infer`; one graph run per clip."""
         checked_clips(clips, self._manifest)
         return checked_outputs(clips, self._manifest, self._one)
 
-    def _one(self, clip: Clips) -> Outputs:
+    def _one(self, clip: Inputs) -> Outputs:
         try:
             self._request.set_input_tensor(ov.Tensor(_writable(clip), shared_memory=True))
             self._request.infer()
@@ -121,11 +123,12 @@ class OpenVinoBackend:
         self._compiled = None
 
 
-def _writable(clip: Clips) -> Clips:
+def _writable(clip: Inputs) -> Inputs:
     """Return the same memory as an array that may be written.
 
     OpenVINO only reads its input, but takes no read-only array, and the ring gives nothing else.
     The array must not outlive `clip`.
     """
     memory = (ctypes.c_uint8 * clip.nbytes).from_address(clip.ctypes.data)
-    return np.frombuffer(memoryview(memory), np.uint8).reshape(clip.shape)
+    plain: npt.NDArray[Any] = np.frombuffer(memoryview(memory), clip.dtype)
+    return plain.reshape(clip.shape)

@@ -12,7 +12,14 @@ from vad_runtime.contracts.errors import (
     TrainingError,
     VadError,
 )
-from vad_runtime.contracts.manifest import Artefact, Manifest, OutputSpec, ScoreSpec, Scoring
+from vad_runtime.contracts.manifest import (
+    Artefact,
+    FeatureSpec,
+    Manifest,
+    OutputSpec,
+    ScoreSpec,
+    Scoring,
+)
 
 __all__ = [
     "Artefact",
@@ -21,6 +28,7 @@ __all__ = [
     "ClipSpec",
     "ConfigError",
     "ExportError",
+    "FeatureSpec",
     "InputError",
     "Manifest",
     "OutputSpec",

@@ -26,8 +26,9 @@ class _Strict(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class ScoreSpec(_Strict, frozen=True, kw_only=True):
     """What the numbers of the output `score` belong to."""
 
-    per: Literal["frame", "clip"]
-    """`frame`: shape (N, count), one score a frame. `clip`: shape (N,), one score a clip."""
+    per: Literal["frame", "clip", "segment"]
+    """`frame`: shape (N, count), one score a frame. `clip`: shape (N,), one score a clip.
+    `segment`: shape (N, count), one score for each segment of a video (graphs of features)."""
 
     form: str
     """What is summed, for example `reconstruction` or `prediction` (docs/bundle-format.md)."""
@@ -36,7 +37,7 @@ class ScoreSpec(_Strict, frozen=True, kw_only=True):
     """Index in the clip of the first frame that is scored; those before it are context only."""
 
     count: int = 1
-    """How many frames of the clip are scored (1 for `clip`)."""
+    """How many frames of the clip, or segments of the video, are scored (1 for `clip`)."""
 
     alpha: float | None = None
     """Weight of the prediction error against the reconstruction error, where both are summed."""
@@ -50,6 +51,28 @@ class OutputSpec(_Strict, frozen=True, kw_only=True):
     """Shape; a string is a named dynamic dimension."""
     dtype: str = "float32"
     meaning: str
+
+
+class FeatureSpec(_Strict, frozen=True, kw_only=True):
+    """Input of a graph that takes a whole video's precomputed features in place of a clip.
+
+    The input is `features`, float32, shape (N, segments, size).
+    """
+
+    segments: Annotated[int, msgspec.Meta(ge=1)]
+    """S, equal parts that a video is divided into; a feature is the mean over its part."""
+
+    size: Annotated[int, msgspec.Meta(ge=1)]
+    """D, length of a feature."""
+
+    normalise: bool
+    """Each segment's feature has length 1 (L2)."""
+
+    modality: Literal["rgb", "flow", "two"] = "rgb"
+    """What was looked at; `two` = rgb and flow side by side."""
+
+    made_by: str = "unknown"
+    """The network that made the features, as far as their files say."""
 
 
 class Scoring(_Strict, frozen=True, kw_only=True):
@@ -116,6 +139,7 @@ class Manifest(_Strict, frozen=True, kw_only=True):
     """Model family: `stae`, `backbone-ae`, `mil`, …"""
     name: str
     clip: ClipSpec
+    """Input of the graph; for a graph of features, the clip behind one feature."""
     score: ScoreSpec
     outputs: list[OutputSpec] = []
     scoring: Scoring = Scoring()
@@ -130,6 +154,8 @@ class Manifest(_Strict, frozen=True, kw_only=True):
     parity: dict[str, Any] | None = None
     """How far the artefacts' scores are from the checkpoint's, and on which clips."""
     latency: dict[str, Any] | None = None
+    features: FeatureSpec | None = None
+    """The graph takes precomputed features, not clips; None = clips."""
 
     def __post_init__(self) -> None:
         """Refuse a manifest that contradicts itself."""
@@ -140,8 +166,25 @@ class Manifest(_Strict, frozen=True, kw_only=True):
                     f"score covers frames {self.score.first} to {last - 1}, "
                     f"but a clip has {self.clip.frames}"
                 )
-        if not self.artefacts:
-            raise ValueError("artefacts is empty")
+        if (self.score.per == "segment") != (self.features is not None):
+            raise ValueError("score.per is segment exactly where the graph takes features")
+        if self.features is not None and self.score.count != self.features.segments:
+            raise ValueError(
+                f"score.count is {self.score.count}, but there are {self.features.segments} "
+                "segments"
+            )
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """Shape of one input of the graph, without N: (T, H, W, C), or (S, D) for features."""
+        if self.features is not None:
+            return (self.features.segments, self.features.size)
+        return self.clip.clip_shape
+
+    @property
+    def input_name(self) -> Literal["clip", "features"]:
+        """Name of the graph's only input."""
+        return "clip" if self.features is None else "features"
 
 
 def manifest_from_json(text: bytes, where: str) -> Manifest:
@@ -169,9 +212,13 @@ def manifest_from_json(text: bytes, where: str) -> Manifest:
     if schema < 1:
         raise BundleError(f"{where}: manifest schema {schema} never existed. Export it again.")
     try:
-        return msgspec.convert(head, Manifest)
+        manifest = msgspec.convert(head, Manifest)
+        if not manifest.artefacts:
+            # A manifest in memory may describe a model that runs in PyTorch; a bundle needs files.
+            raise ValueError("artefacts is empty")
     except (msgspec.ValidationError, ValueError) as error:
         raise BundleError(f"{where}: {error}. Correct that key or export again.") from None
+    return manifest
 
 
 def json_from_manifest(manifest: Manifest) -> bytes:

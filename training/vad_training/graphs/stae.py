@@ -1,13 +1,18 @@
-"""The graph around a model: uint8 frames in, scores out, everything between inside."""
+"""The graph of the STAE: one score a frame."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
+import msgspec
 import torch
 from torch import Tensor, nn
 
 from vad_runtime.contracts import ClipSpec, ConfigError, OutputSpec, ScoreSpec
+from vad_training.graphs.base import ScoreGraph, chosen_outputs
 from vad_training.models.stae import STAE, STRIDE
+
+FAMILY = "stae"
 
 Form = Literal["reconstruction", "prediction", "both", "lookahead"]
 """What a frame's score is made of; see `StaeScore`."""
@@ -120,6 +125,48 @@ def _frame_error(clips: Tensor, guess: Tensor) -> Tensor:
     return (difference * difference).sum(dim=(1, 3, 4))
 
 
+def stae_graph(
+    model: STAE,
+    clip: ClipSpec,
+    form: ScoreForm,
+    *,
+    outputs: Sequence[str] = (),
+    trained_offset: int | None = None,
+    training: dict[str, Any] | None = None,
+) -> ScoreGraph:
+    """Return the graph around a trained model.
+
+    Args:
+        model: On the CPU, in eval mode; the graph keeps it.
+        clip: The model's own clip; forms with context take more frames.
+        form: What a score is made of.
+        outputs: Names of optional outputs.
+        trained_offset: Frames from a clip to the future that the model was trained to predict;
+            None = not known.
+        training: For the manifest.
+
+    Raises:
+        ConfigError: An output that this form does not have, or a form that compares other frames
+            than the model was trained to predict.
+    """
+    compared = form.form in ("prediction", "both")
+    if compared and trained_offset is not None and trained_offset != clip.frames:
+        raise ConfigError(
+            f"form {form.form} compares with the frames {clip.frames} later, but this model is "
+            f"trained to predict those {trained_offset} later (loss.future_offset). Choose "
+            f"reconstruction or lookahead, or train with loss.future_offset={clip.frames}."
+        )
+    specs = output_specs(list(outputs), form, clip)
+    return ScoreGraph(
+        family=FAMILY,
+        module=StaeScore(model, clip.frames, form, list(outputs)).eval(),
+        clip=msgspec.structs.replace(clip, frames=form.clip_frames(clip.frames)),
+        score=form.score_spec(clip.frames),
+        outputs=specs,
+        training=training or {},
+    )
+
+
 def output_specs(names: list[str], form: ScoreForm, clip: ClipSpec) -> list[OutputSpec]:
     """Return the manifest entries of optional outputs.
 
@@ -127,15 +174,13 @@ def output_specs(names: list[str], form: ScoreForm, clip: ClipSpec) -> list[Outp
         ConfigError: An output that this form of the graph does not have.
     """
     absent = {"reconstruction": "prediction", "prediction": "reconstruction"}.get(form.form)
-    have = [name for name in OPTIONAL_OUTPUTS if name != absent]
     pixels = [1, clip.frames, clip.height, clip.width]
     code = [64, clip.frames // STRIDE, clip.height // STRIDE, clip.width // STRIDE]
-    specs = []
-    for name in names:
-        if name not in have:
-            raise ConfigError(
-                f"form {form.form} has no output {name!r}. Choose from: {', '.join(have)}"
-            )
-        shape = code if name == "latent" else pixels
-        specs.append(OutputSpec(name=name, shape=["N", *shape], meaning=OPTIONAL_OUTPUTS[name]))
-    return specs
+    have = {
+        name: OutputSpec(
+            name=name, shape=["N", *(code if name == "latent" else pixels)], meaning=meaning
+        )
+        for name, meaning in OPTIONAL_OUTPUTS.items()
+        if name != absent
+    }
+    return chosen_outputs(names, have, f"form {form.form}")

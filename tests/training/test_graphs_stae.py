@@ -7,8 +7,15 @@ import pytest
 import torch
 from helpers import assert_one_line, clip_spec
 
-from vad_export.graphs import FORMS, OPTIONAL_OUTPUTS, Form, ScoreForm, StaeScore, output_specs
 from vad_runtime.contracts import ConfigError
+from vad_training.graphs.stae import (
+    FORMS,
+    OPTIONAL_OUTPUTS,
+    Form,
+    ScoreForm,
+    StaeScore,
+    output_specs,
+)
 from vad_training.models.stae import STAE
 
 T, SIZE = 8, 16
