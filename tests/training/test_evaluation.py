@@ -11,7 +11,10 @@ from helpers import assert_one_line
 from vad_runtime.contracts import InputError
 from vad_runtime.labels import Interval, Labels, VideoLabels
 from vad_runtime.sinks.rows import Row, RowWriter
-from vad_training.evaluation import Scores, Truth, VideoScores, auc_of, read_scores, roc_auc
+from vad_training.evaluation import read_scores
+from vad_training.metrics import Scores, Truth
+from vad_training.metrics.frames import VideoScores, auc_of
+from vad_training.metrics.roc import roc_auc
 
 
 def scores(*values: float) -> Scores:
@@ -219,6 +222,24 @@ def test_another_number_of_frames_than_labelled_is_one_line(tmp_path: Path, mark
     assert_one_line(caught.value, "frame 2", f"by hand knows {len(marks)} frames", "a.mp4")
 
 
+@pytest.mark.parametrize("file", ["a.npz", "a_rgb.npy"])
+def test_scores_of_features_are_joined_with_the_video_they_were_made_of(
+    tmp_path: Path, file: str
+) -> None:
+    folder = results(tmp_path / "r", "a", [1.0, 2.0, 3.0])
+    report = {"source": {"name": f"/features/{file}", "kind": "features"}}
+    (folder / "report.json").write_text(json.dumps(report))
+    # The features cover whole clips: the video's tail keeps the last score, or is cut off.
+    (longer,) = read_scores(tmp_path, labels(a="..xxx"))
+    assert longer.causal.tolist() == [1, 2, 3, 3, 3]
+    assert longer.truth.tolist() == [False, False, True, True, True]
+    (shorter,) = read_scores(tmp_path, labels(a=".x"))
+    assert shorter.causal.tolist() == [1, 2]
+    with pytest.raises(InputError) as caught:
+        read_scores(tmp_path, labels(a="." * 19 + "x"))
+    assert_one_line(caught.value, "knows 20 frames")
+
+
 def test_a_video_without_truth_is_one_line(tmp_path: Path) -> None:
     results(tmp_path / "r", "other", [1.0, 2.0])
     with pytest.raises(InputError) as caught:
@@ -231,6 +252,14 @@ def test_a_video_without_any_score_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(InputError) as caught:
         read_scores(tmp_path, labels(a=".x"))
     assert_one_line(caught.value, "holds no score")
+
+
+def test_two_results_of_one_video_are_one_line(tmp_path: Path) -> None:
+    results(tmp_path / "fp32", "a", [1.0, 2.0])
+    results(tmp_path / "bf16", "a", [1.0, 2.0])
+    with pytest.raises(InputError) as caught:
+        read_scores(tmp_path, labels(a=".x"))
+    assert_one_line(caught.value, "two results of", "a.mp4")
 
 
 def test_a_folder_without_results_is_one_line(tmp_path: Path) -> None:
