@@ -8,7 +8,7 @@ import numpy as np
 import onnx
 import torch
 
-from vad_runtime.backends.checks import input_dtype
+from vad_runtime.backends.checks import first_line, input_dtype
 from vad_runtime.contracts import ExportError
 from vad_training.graphs import ScoreGraph
 
@@ -50,8 +50,7 @@ def onnx_from_graph(graph: ScoreGraph, file: Path) -> None:
             raise ExportError("PyTorch's exporter gave no graph. Report this as a bug.")
         program.save(str(file), external_data=False)
     except (torch.onnx.OnnxExporterError, RuntimeError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise ExportError(f"PyTorch could not export the model ({reason}).") from error
+        raise ExportError(f"PyTorch could not export the model ({first_line(error)}).") from error
     finally:
         logger.setLevel(level)
     _tidy(file, about.input_name)

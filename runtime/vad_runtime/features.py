@@ -16,7 +16,10 @@ What can be read, each file holding the features of one video:
 """
 
 import json
+import math
+import tokenize
 import zipfile
+import zlib
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -35,8 +38,15 @@ Indices = npt.NDArray[np.int64]
 FEATURE_SUFFIXES = frozenset([".npz", ".npy", ".txt", ".csv"])
 CLIP = 16
 """Frames of a clip where a file does not say: those of C3D and I3D."""
+UNREADABLE = (
+    *(ValueError, TypeError, EOFError, KeyError, MemoryError, NotImplementedError),
+    *(zipfile.BadZipFile, zlib.error, tokenize.TokenError, SyntaxError),
+)
+"""What NumPy raises for a damaged or foreign file, beside OSError."""
 _C3D_STEP = 17
 """See `c3d_file_starts`."""
+_NUMBERS = "fiu"
+"""Kinds of NumPy's types that features may have."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -246,10 +256,10 @@ def _read(path: Path, name: str, modality: Modality) -> VideoFeatures:
             array = _read_text(path, "," if suffix == ".csv" else None)
     except OSError as error:
         raise InputError(f"{path} cannot be read ({error.strerror}). Check the path.") from None
-    except (ValueError, EOFError, KeyError, zipfile.BadZipFile) as error:
+    except UNREADABLE as error:
         reason = (str(error) or type(error).__name__).splitlines()[0][:120]
         raise InputError(f"{path} holds no features ({reason}). Compute them again.") from None
-    if array.ndim == 3 and array.shape[1]:
+    if array.ndim == 3 and array.shape[1] and array.dtype.kind in _NUMBERS:
         array = array.mean(axis=1)
     return VideoFeatures(name=name, features=_checked(array, str(path)))
 
@@ -262,6 +272,10 @@ def _read_npz(path: Path, name: str, modality: Modality) -> VideoFeatures:
         span = int(content["clip_span"]) if "clip_span" in content else None
         frames = int(content["frames"]) if "frames" in content else None
         fps = float(content["fps"]) if "fps" in content else None
+    if not isinstance(about, dict):
+        raise ValueError("about is no JSON object")
+    if fps is not None and not (math.isfinite(fps) and fps > 0):
+        raise ValueError(f"a frame rate of {fps}")
     have = about.get("modality", "rgb")
     if have == "two" and modality != "two":
         half = features.shape[1] // 2
@@ -271,7 +285,7 @@ def _read_npz(path: Path, name: str, modality: Modality) -> VideoFeatures:
             f"{path} holds {have} features, not {modality}. Compute them with: "
             f"vad-train features --modality {modality}"
         )
-    if first is not None and (len(first) != len(features) or (np.diff(first) < 0).any()):
+    if first is not None and (first.shape != features.shape[:1] or (np.diff(first) < 0).any()):
         raise InputError(f"{path}: first_frames do not fit its features. Compute them again.")
     return VideoFeatures(
         name=name,
@@ -287,7 +301,7 @@ def _read_npz(path: Path, name: str, modality: Modality) -> VideoFeatures:
 def _read_text(path: Path, delimiter: str | None) -> npt.NDArray[Any]:
     lines = [line for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
     rows = [line.replace(",", " ").split() if delimiter else line.split() for line in lines]
-    if rows and not _is_number(rows[0][0]):  # the column names of a table
+    if rows and not (rows[0] and _is_number(rows[0][0])):  # the column names of a table
         rows = rows[1:]
     return np.array(rows, np.float32)
 
@@ -302,12 +316,12 @@ def _is_number(text: str) -> bool:
 
 def _checked(array: npt.NDArray[Any], where: str) -> Array:
     """Return features as float32 of shape (n, D)."""
+    if array.dtype.kind not in _NUMBERS:
+        raise InputError(f"{where} holds {array.dtype}, not numbers. Give features of one video.")
     if array.ndim != 2 or not array.size:
         raise InputError(
             f"{where} has shape {array.shape}, not (clips, dimension). Give features of one video."
         )
-    if array.dtype.kind not in "fiu":
-        raise InputError(f"{where} holds {array.dtype}, not numbers. Give features of one video.")
     with np.errstate(over="ignore"):
         array = array.astype(np.float32)
     bad = np.flatnonzero(~np.isfinite(array).all(axis=1))

@@ -8,26 +8,21 @@ Each document gets a folder of its own with what its commands name (`PREPARED`);
 """
 
 import json
-import os
 import re
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 from helpers import moving_blob, write_video
+from helpers_documents import NOT_RUN, ROOT, blocks_of, run
+from helpers_footage import scene, write_class_folders, write_labels
 
 from vad_runtime.bundle import Bundle
 
-ROOT = Path(__file__).parents[2]
-BIN = Path(sys.executable).parent
 FPS = 15
-RUN = ("bash", "python")
-_FENCE = re.compile(r"^(?P<indent> *)```(?P<language>\w*)\s*$")
-_NOT_RUN = re.compile(r"<!--\s*not run:(?P<reason>.*)-->")
+ELSEWHERE = {"docs/classes.md": "test_journey.py"}
+"""Documents whose blocks another test runs, and looks at what they leave."""
 _LINK = re.compile(r"(?<!!)\[[^\]]*\]\((?P<target>[^)\s]+)\)")
 
 
@@ -35,47 +30,6 @@ def documents() -> list[Path]:
     """Return README, CONTRIBUTING, CHANGELOG, the docs and the component READMEs."""
     found = [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("*/README.md")]
     return sorted(path.relative_to(ROOT) for path in found)
-
-
-@dataclass(frozen=True)
-class Block:
-    """A fenced block of a document."""
-
-    document: Path
-    line: int
-    language: str
-    text: str
-    reason: str | None
-    """Why it is not run; None = it is."""
-
-    @property
-    def place(self) -> str:
-        """Document and line, for messages."""
-        return f"{self.document}:{self.line}"
-
-
-def blocks_of(document: Path) -> list[Block]:
-    """Return the fenced blocks of a document that say bash or python."""
-    blocks: list[Block] = []
-    start: int | None = None
-    language, above = "", ""
-    body: list[str] = []
-    for number, line in enumerate((ROOT / document).read_text().splitlines(), start=1):
-        fence = _FENCE.match(line)
-        if start is None and fence is not None:
-            start, language, body = number, fence["language"], []
-        elif start is not None and line.strip() == "```":
-            note = _NOT_RUN.fullmatch(above.strip())
-            reason = note["reason"].strip() if note else None
-            if language in RUN:
-                blocks.append(Block(document, start, language, "\n".join(body) + "\n", reason))
-            start, above = None, ""
-        elif start is not None:
-            body.append(line)
-        elif line.strip():
-            above = line
-    assert start is None, f"{document}:{start}: the block does not end"
-    return blocks
 
 
 # -- what the documents' commands name -----------------------------------------------------------
@@ -92,6 +46,13 @@ def normal(room: Path, bundle: Path) -> None:
 def short_normal(room: Path, bundle: Path) -> None:
     """Make the same, shorter: a threshold from all of it."""
     make_footage(room / "normal", clips=3, frames=36)
+
+
+def many_normal(room: Path, bundle: Path) -> None:
+    """Make footage in which the score has more peaks than the 20 that a tail needs."""
+    (room / "normal").mkdir()
+    for i in range(50):  # a peak above the median in every other one
+        write_video(room / "normal" / f"day_{i}.mp4", scene(24, seed=i), fps=FPS)
 
 
 def make_footage(folder: Path, *, clips: int, frames: int) -> None:
@@ -128,6 +89,19 @@ def labelled_videos(room: Path, bundle: Path) -> None:
     (room / "labels.json").write_text(json.dumps(labels))
 
 
+def class_folders(room: Path, bundle: Path) -> None:
+    """Make `videos/` with a folder for each class and a file that is no video; and `quiet.mp4`."""
+    folder = write_class_folders(room / "videos", {"walking": 10, "falling": 2, "fighting": 2})
+    (folder / "walking" / "broken.mp4").write_bytes(b"no video")
+    write_video(room / "quiet.mp4", scene(75 * FPS, seed=99), fps=FPS)
+
+
+def weak_folders(room: Path, bundle: Path) -> None:
+    """Make `weak/` with normal and anomalous clips, and `labels.json` with the truth of each."""
+    write_class_folders(room / "weak", {"normal": 5, "fighting": 5}, frames=48)
+    write_labels(room / "labels.json", room / "weak", frames=48, anomaly=(8, 39))
+
+
 def weights(room: Path, bundle: Path) -> None:
     """Make `model.pth`: random weights in the layout of the published ones."""
     import torch
@@ -141,6 +115,10 @@ def weights(room: Path, bundle: Path) -> None:
 
 PREPARED: dict[str, tuple[Callable[[Path, Path], None], ...]] = {
     "README.md": (normal, night),
+    "docs/mil.md": (weak_folders,),
+    "docs/evaluation.md": (own_site, many_normal, labelled_videos),
+    "docs/data.md": (class_folders,),
+    "docs/backbones.md": (class_folders,),
     "docs/running.md": (site, short_normal, night),
     "docs/bundle-format.md": (own_site,),
     "docs/training.md": (site, short_normal, night, weights, labelled_videos),
@@ -150,25 +128,13 @@ PREPARED: dict[str, tuple[Callable[[Path, Path], None], ...]] = {
 # -- the tests -----------------------------------------------------------------------------------
 
 
-def run(block: Block, room: Path) -> None:
-    """Run a block as a reader would, with the installed commands first in PATH."""
-    text = re.sub(r"(--minutes)[ =]\S+", r"\1 0.1", block.text)
-    shell = ["bash", "-euo", "pipefail", "-c", text]
-    program = shell if block.language == "bash" else [sys.executable, "-c", text]
-    environment = os.environ | {"PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}"}
-    done = subprocess.run(
-        program, cwd=room, env=environment, capture_output=True, text=True, timeout=600
-    )
-    assert done.returncode == 0, f"{block.place}\n{text}\n{done.stdout}{done.stderr}"
-    assert "Traceback" not in done.stderr, f"{block.place}\n{done.stderr}"
-
-
 def with_blocks() -> list[str]:
     """Return the documents that have a block to run."""
     return [
         str(document)
         for document in documents()
-        if any(block.reason is None for block in blocks_of(document))
+        if str(document) not in ELSEWHERE
+        and any(block.reason is None for block in blocks_of(document))
     ]
 
 
@@ -194,7 +160,7 @@ def test_every_block_that_is_not_run_says_why(document: str) -> None:
 
 @pytest.mark.parametrize("document", [str(path) for path in documents()])
 def test_every_note_that_a_block_is_not_run_stands_above_a_block(document: str) -> None:
-    notes = len(_NOT_RUN.findall((ROOT / document).read_text()))
+    notes = len(NOT_RUN.findall((ROOT / document).read_text()))
     assert notes == sum(block.reason is not None for block in blocks_of(Path(document)))
 
 

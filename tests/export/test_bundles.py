@@ -4,6 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from helpers import assert_one_line, clip_spec, motion_model, moving_blob, write_video
@@ -11,11 +12,16 @@ from helpers import assert_one_line, clip_spec, motion_model, moving_blob, write
 import vad_export.bundles as module
 from vad_export.bundles import bundle_from_graph, scoring_from_footage
 from vad_export.settings import set_values
+from vad_runtime.backends import open_backend
+from vad_runtime.backends.base import Options
 from vad_runtime.bundle import Bundle
-from vad_runtime.contracts import ConfigError, InputError, Scoring
+from vad_runtime.contracts import ClipSpec, ConfigError, FeatureSpec, InputError, Scoring
 from vad_training.checkpoint import Checkpoint
 from vad_training.config import StaeConfig
+from vad_training.config.mil import HeadConfig
 from vad_training.graphs import ScoreGraph, graph_from_checkpoint
+from vad_training.graphs.mil import mil_head_graph
+from vad_training.models.mil import mil_head
 from vad_training.models.stae import STAE
 
 
@@ -124,6 +130,22 @@ def test_overwrite_replaces_a_bundle(
     bundle_from_graph(graph, bundle_copy, name="new", overwrite=True)
     assert Bundle.open(bundle_copy).manifest.name == "new"
     assert not (bundle_copy / "model.onnx").exists()  # of the bundle that stood there
+
+
+def test_an_ensemble_of_heads_keeps_its_mean_in_every_engine(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    head = mil_head(HeadConfig(hidden=(8, 4), members=3), 6).eval()
+    spec = FeatureSpec(segments=4, size=6, normalise=True)
+    clip = ClipSpec(frames=16, height=112, width=112)
+    bundle = bundle_from_graph(mil_head_graph(head, spec, clip), tmp_path / "head.vad")
+    features = np.random.default_rng(0).normal(size=(1, 4, 6)).astype(np.float32)
+    with torch.inference_mode():
+        alone = [member(torch.from_numpy(features)).numpy() for member in head.members]
+    for engine in ("onnxruntime", "openvino"):
+        choice = open_backend(bundle, engine, Options(precision="fp32"))
+        score = choice.backend.infer(features)["score"]
+        choice.backend.close()
+        np.testing.assert_allclose(score, np.mean(alone, axis=0), rtol=1e-4, err_msg=engine)
 
 
 def test_normal_footage_gives_the_threshold_with_the_export(

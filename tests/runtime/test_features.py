@@ -260,6 +260,57 @@ def test_a_file_that_is_no_feature_file_is_refused(
     assert_one_line(caught.value, name)
 
 
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"about": "[1]"}, "about is no JSON object"),
+        ({"clip_span": [16, 16]}, "0-dim"),
+        ({"fps": 0.0}, "a frame rate of 0.0"),
+        ({"fps": np.nan}, "a frame rate of nan"),
+        ({"first_frames": np.zeros((3, 2), int)}, "first_frames"),
+        ({"features": np.array([[["a"], ["b"]]])}, "not numbers"),
+    ],
+)
+def test_an_npz_with_odd_content_is_refused_in_one_line(
+    tmp_path: Path, changes: dict[str, Any], reason: str
+) -> None:
+    with pytest.raises(InputError) as caught:
+        read_features(write_npz(tmp_path / "a.npz", **changes))
+    assert_one_line(caught.value, "a.npz", reason)
+
+
+@pytest.mark.parametrize("place", [120, 200, 2000])  # in NumPy's header, and in the numbers
+def test_damaged_compressed_features_are_refused_in_one_line(tmp_path: Path, place: int) -> None:
+    file = tmp_path / "a.npz"
+    np.savez_compressed(file, features=np.random.default_rng(0).random((50, 50)))
+    content = bytearray(file.read_bytes())
+    content[place : place + 60] = b"\xff" * 60
+    file.write_bytes(content)
+    with pytest.raises(InputError) as caught:
+        read_features(file)
+    assert_one_line(caught.value, "a.npz", "holds no features")
+
+
+def test_other_arrays_under_a_wrong_name_or_of_text_are_refused(tmp_path: Path) -> None:
+    np.save(tmp_path / "a.npy", ramp(3))
+    (tmp_path / "a.npy").rename(tmp_path / "b.npz")
+    np.save(tmp_path / "c.npy", np.array([[["a"], ["b"]]]))
+    (tmp_path / "d.npy").write_bytes(
+        b"\x93NUMPY\x01\x00\x76\x00"
+        + b"{'descr': '<f4', 'fortran_order': False, 'shape': (99999999999, 4096), }".ljust(117)
+        + b"\n"
+    )
+    for name in ("b.npz", "c.npy", "d.npy"):
+        with pytest.raises(InputError) as caught:
+            read_features(tmp_path / name)
+        assert_one_line(caught.value, name)
+
+
+def test_a_line_of_nothing_but_commas_is_no_row(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text(",\n1,2\n3,4\n")
+    assert read_features(tmp_path / "a.csv").features.tolist() == [[1, 2], [3, 4]]
+
+
 def test_pickled_objects_are_never_loaded(tmp_path: Path) -> None:
     np.save(tmp_path / "a.npy", np.array([{"a": 1}], dtype=object), allow_pickle=True)
     with pytest.raises(InputError) as caught:

@@ -106,6 +106,11 @@ def test_labels_of_a_packed_file_win_over_names(tmp_path: Path) -> None:
         ({"features": np.full((2, 4, 3), np.nan)}, "NaN"),
         ({"features": None}, "cannot be read"),
         ({"n_frames": np.array([1])}, "1 n_frames for 2 videos"),
+        ({"labels": np.array([0, 2])}, "labels must be 0"),
+        ({"labels": np.array(["x", "y"])}, "cannot be read"),
+        ({"intervals_1based": np.array([1, 2])}, "cannot be read"),
+        ({"names": np.array("Abuse/a")}, "cannot be read"),
+        ({"about": np.array("[1]")}, "about is no JSON object"),
     ],
 )
 def test_a_packed_file_that_does_not_fit_is_refused(
@@ -114,6 +119,13 @@ def test_a_packed_file_that_does_not_fit_is_refused(
     with pytest.raises(InputError) as caught:
         feature_set_from_path(write_packed(tmp_path / "x.npz", **changes), CONFIG)
     assert_one_line(caught.value, "x.npz", reason)
+
+
+def test_an_npy_under_the_name_of_an_npz_is_refused(tmp_path: Path) -> None:
+    np.save(tmp_path / "x.npy", np.ones((3, 2)))
+    with pytest.raises(InputError) as caught:
+        feature_set_from_path((tmp_path / "x.npy").rename(tmp_path / "x.npz"), CONFIG)
+    assert_one_line(caught.value, "x.npz", "holds no features")
 
 
 def names_and_labels() -> tuple[list[str], Any]:

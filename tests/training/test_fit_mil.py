@@ -165,9 +165,11 @@ def test_a_run_that_was_stopped_goes_on_to_the_bit(
 
 def test_a_run_is_not_resumed_on_other_features(tmp_path: Path) -> None:
     fit_mil(videos(), config("epochs=1"), tmp_path)
+    before = (tmp_path / SPLIT).read_text()
     with pytest.raises(InputError) as caught:
-        fit_mil(videos(place=3), config("epochs=2"), tmp_path, resume=True)
+        fit_mil(videos(50, place=3), config("epochs=2"), tmp_path, resume=True)
     assert_one_line(caught.value, "last.pt")
+    assert (tmp_path / SPLIT).read_text() == before  # it still says what the run was trained on
 
 
 def test_a_folder_with_a_run_is_not_written_over(tmp_path: Path) -> None:

@@ -127,6 +127,16 @@ def test_a_damaged_matlab_file_is_one_line(tmp_path: Path, content: bytes | None
     assert_one_line(caught.value, "w.mat")
 
 
+@pytest.mark.parametrize("kept", [100, 300])
+def test_a_matlab_file_that_ends_too_soon_is_one_line(tmp_path: Path, kept: int) -> None:
+    write_matlab(tmp_path / "w.mat")
+    (tmp_path / "w.mat").write_bytes((tmp_path / "w.mat").read_bytes()[:kept])
+    with pytest.raises(InputError) as caught:
+        head_from_matlab(tmp_path / "w.mat")
+    assert_one_line(caught.value, "w.mat")
+    assert "None" not in str(caught.value)
+
+
 # -- ensembles ---------------------------------------------------------------------------------
 
 

@@ -13,7 +13,6 @@ those that the device would score. The files are read by `vad_runtime.features`.
 import json
 import queue
 import threading
-import zipfile
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -22,6 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from vad_runtime.contracts import ClipSpec, InputError, SourceError
+from vad_runtime.features import UNREADABLE
 from vad_runtime.files import made_folder, whole_file
 from vad_runtime.progress import progress
 from vad_runtime.sources import find_sources
@@ -255,7 +255,7 @@ def _key_of(file: Path) -> str | None:
     try:
         with np.load(file, allow_pickle=False) as content:
             return str(content["key"])
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+    except (OSError, *UNREADABLE):
         return None
 
 

@@ -51,10 +51,11 @@ def fit_mil(
     task = MilTask(features, training, validation, config)
     if not resume:
         require_free_run(folder)
-    with whole_file(made_folder(folder) / SPLIT) as temporary:
-        parts = {"train": training, "val": validation}
-        names = {part: [features.names[i] for i in numbers] for part, numbers in parts.items()}
-        temporary.write_text(json.dumps(names, indent=1) + "\n", encoding="utf-8")
+        # Not in a resumed run: the loop may yet refuse it, and then the file is another run's.
+        with whole_file(made_folder(folder) / SPLIT) as temporary:
+            parts = {"train": training, "val": validation}
+            names = {part: [features.names[i] for i in numbers] for part, numbers in parts.items()}
+            temporary.write_text(json.dumps(names, indent=1) + "\n", encoding="utf-8")
     return run_loop(task, config, folder, resume=resume)
 
 

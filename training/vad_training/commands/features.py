@@ -97,7 +97,9 @@ def features(
         raise ConfigError("--modality flow takes --flow-weights, not --weights or --mean.")
     if modality != "rgb":
         if name != "i3d":
-            raise ConfigError(f"--modality {modality} is for i3d, not for {name}. Use rgb.")
+            raise ConfigError(
+                f"--modality {modality} is for i3d, not for {name}. Add --backbone i3d, or use rgb."
+            )
         flow = BackboneConfig(
             name=FLOW,
             weights=str(flow_weights) if flow_weights else None,

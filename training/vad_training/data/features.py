@@ -3,7 +3,6 @@
 import fnmatch
 import hashlib
 import json
-import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,7 +12,13 @@ import numpy as np
 import numpy.typing as npt
 
 from vad_runtime.contracts import InputError
-from vad_runtime.features import find_features, read_features, segment_features, unit_length
+from vad_runtime.features import (
+    UNREADABLE,
+    find_features,
+    read_features,
+    segment_features,
+    unit_length,
+)
 from vad_training.config.mil import FeaturesConfig
 
 
@@ -159,7 +164,7 @@ def _is_packed(path: Path) -> bool:
     try:
         with np.load(path, allow_pickle=False) as content:
             return "names" in content
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile):
+    except (OSError, *UNREADABLE):
         return False  # read_features says what is wrong
 
 
@@ -172,11 +177,15 @@ def _from_packed(path: Path, config: FeaturesConfig) -> FeatureSet:
         with np.load(path, allow_pickle=False) as content:
             names = [str(name) for name in content["names"]]
             features = _unpacked(content)
-            labels = content["labels"] if "labels" in content else _labels(names, config.normal)
+            labels = _labels(names, config.normal)
+            if "labels" in content:
+                labels = content["labels"].astype(np.int64)
             frames = content["n_frames"].astype(np.int64) if "n_frames" in content else None
-            marks = content.get("intervals_1based")
+            marks = None
+            if "intervals_1based" in content:
+                marks = [_intervals(row) for row in content["intervals_1based"]]
             about = json.loads(str(content["about"])) if "about" in content else {}
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+    except (OSError, *UNREADABLE) as error:
         reason = (str(error) or type(error).__name__).splitlines()[0][:120]
         raise InputError(f"{path} cannot be read ({reason}). Check the file.") from None
     count = len(names)
@@ -190,12 +199,16 @@ def _from_packed(path: Path, config: FeaturesConfig) -> FeatureSet:
     for what, array in (("labels", labels), ("n_frames", frames), ("intervals_1based", marks)):
         if array is not None and len(array) != count:
             raise InputError(f"{path}: {len(array)} {what} for {count} videos. Correct the file.")
+    if not np.isin(labels, (0, 1)).all():
+        raise InputError(f"{path}: labels must be 0 (normal) or 1 (anomalous). Correct the file.")
+    if not isinstance(about, dict):
+        raise InputError(f"{path}: about is no JSON object. Correct the file.")
     return FeatureSet(
         names=names,
-        labels=np.asarray(labels, np.int64),
+        labels=labels,
         features=unit_length(features) if config.normalise else features,
         frames=frames,
-        intervals=None if marks is None else [_intervals(row) for row in marks],
+        intervals=marks,
         about=about,
     )
 

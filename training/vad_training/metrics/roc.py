@@ -146,6 +146,8 @@ def _counts(scores: Scores, truth: Truth) -> tuple[Scores, Scores, Scores]:
 def _check(scores: Scores, truth: Truth) -> None:
     if scores.shape != truth.shape or scores.ndim != 1:
         raise ValueError(f"scores {scores.shape} and truth {truth.shape} must be equal vectors")
+    if truth.dtype != bool:
+        raise ValueError(f"truth must be bool, not {truth.dtype}: other numbers would be places")
     if np.isnan(scores).any():
         raise ValueError("scores hold NaN")
     if truth.all() or not truth.any():

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from vad_runtime.backends.checks import first_line
 from vad_runtime.contracts import InputError
 from vad_training.config.mil import HeadConfig
 
@@ -181,15 +182,22 @@ def head_from_matlab(path: Path) -> SultaniHead:
     Raises:
         InputError: Not readable, or not such a head.
     """
+    import zlib
+
     from scipy.io import loadmat
     from scipy.io.matlab import MatReadError
 
     try:
         cells = loadmat(str(path))
     except OSError as error:
-        raise InputError(f"{path} cannot be read ({error.strerror}). Check the path.") from None
-    except (MatReadError, ValueError, TypeError, NotImplementedError) as error:
-        reason = str(error).splitlines()[0][:120]
+        # SciPy's own, for a file that ends too soon, has no strerror.
+        reason = error.strerror or first_line(error)
+        raise InputError(f"{path} cannot be read ({reason}). Check the path.") from None
+    except (
+        *(MatReadError, ValueError, TypeError, IndexError, NotImplementedError),
+        zlib.error,
+    ) as error:
+        reason = first_line(error)[:120]
         raise InputError(f"{path} is no MATLAB file ({reason}). Give weights_L1L2.mat.") from None
     layers = [_layer(cells, key, path) for key in _ORIGINAL]
     sizes = [weight.shape[1] for weight, _ in layers]
