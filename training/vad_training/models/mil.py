@@ -106,8 +106,9 @@ class RtfmHead(MilHead):
 class MilEnsemble(MilHead):
     """Several heads that differ in their initial weights and dropout; the score is their mean.
 
-    Each learns by itself. The mean varies less from seed to seed than one head does
-    (Lakshminarayanan et al., NeurIPS 2017, arXiv 1612.01474); beside a backbone it costs nothing.
+    Each learns by itself, on the same bags (deep ensembles: Lakshminarayanan et al., NeurIPS 2017,
+    arXiv 1612.01474). Beside a backbone they cost nothing; what they gain is in
+    docs/results/mil_ucf_crime.md.
 
     Args:
         heads: At least one, all of the same dimension.
