@@ -10,6 +10,7 @@ import hashlib
 import io
 import logging
 import tarfile
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -86,7 +87,10 @@ def file_from_sdist(sdist: Sdist) -> bytes:
         InputError: pip's index does not offer it or cannot be reached, another hash, no such file.
     """
     what = f"{sdist.project} {sdist.version}"
-    content = _sdist_from_index(sdist)
+    with warnings.catch_warnings():
+        # pip's own libraries warn of each other (pkg_resources in pip 23); that is not ours.
+        warnings.simplefilter("ignore")
+        content = _sdist_from_index(sdist)
     found = hashlib.sha256(content).hexdigest()
     if found != sdist.sha256:
         raise InputError(
