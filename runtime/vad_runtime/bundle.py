@@ -4,12 +4,15 @@ Everything after training speaks only bundles. Writing is atomic: a bundle is ei
 not at all, and what stood there before is replaced only by something complete.
 """
 
+import contextlib
 import hashlib
 import os
+import re
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
@@ -210,3 +213,169 @@ def rewrite_manifest(bundle: Bundle, manifest: Manifest) -> Bundle:
     finally:
         temporary.unlink(missing_ok=True)
     return Bundle(bundle.path, manifest)
+
+
+def add_artefacts(
+    bundle: Bundle, artefacts: Mapping[str, tuple[Artefact, Path]], **manifest_changes: Any
+) -> Bundle:
+    """Add artefacts to a bundle on disk, or replace them, atomically.
+
+    The new files are written under names that the present manifest does not use, then the manifest
+    is replaced, then the files that it no longer names are removed: a crash at any point leaves a
+    bundle that opens, with either all of the change or nothing of it. A file that a killed process
+    has left behind is overwritten or removed by the next call that adds the same artefact.
+
+    What others changed on disk since `bundle` was opened (a threshold, say) is kept. A plan is
+    dropped when the graph that it runs is replaced, since its times and scores were another's.
+
+    Args:
+        bundle: An opened bundle.
+        artefacts: By short name, the entry and the file to copy in. The entry's `file` is the name
+            wished for (`model.int8.onnx`; taken, it becomes `model.int8.<8 digits of the
+            sha256>.onnx`); its size and sha256 are filled in here.
+        **manifest_changes: Other keys of the manifest to replace at the same moment, for example
+            `calibration`, `parity` or `plan`.
+
+    Returns:
+        The bundle as it stands on disk now.
+
+    Raises:
+        InputError: A file that is to be copied in is not there.
+        BundleError: The bundle cannot be written, the new manifest would contradict itself (two
+            artefacts of one precision), or an artefact that a new one was made from was replaced
+            since `bundle` was opened.
+    """
+    for _, source in artefacts.values():
+        if not source.is_file():
+            raise InputError(f"{source} is not a file, so it cannot go into {bundle.path}.")
+    now = Bundle.open(bundle.path, verify=False).manifest
+    _require_same_origin(bundle, now, artefacts)
+    entries = dict(now.artefacts)
+    for short, (artefact, source) in artefacts.items():
+        name = _unused_name(bundle.path, artefact.file, source, entries, now)
+        if (bundle.path / name).exists() and source.samefile(bundle.path / name):
+            raise BundleError(f"{source} lies in the bundle already. Write it elsewhere first.")
+        entries[short] = msgspec.structs.replace(
+            artefact, file=name, bytes=source.stat().st_size, sha256=sha256_of_file(source)
+        )
+    manifest = _changed(bundle, now, entries, manifest_changes)
+    doubtful = {entry.file for entry in (*now.artefacts.values(), *entries.values())}
+    for artefact, source in artefacts.values():
+        # A source that lies in the folder is the caller's, not one of ours that is left over.
+        doubtful |= _former_names(bundle.path, artefact.file) - {source.name}
+    try:
+        for short, (_, source) in artefacts.items():
+            copy = bundle.path / entries[short].file
+            shutil.copyfile(source, copy)
+            flush_to_disk(copy)
+            _verify(copy, entries[short])
+        return rewrite_manifest(bundle, manifest)
+    except OSError as error:
+        raise BundleError(
+            f"{bundle.path} cannot be written ({error.strerror}). Check its permissions."
+        ) from None
+    finally:
+        _remove_unnamed(bundle.path, doubtful)
+
+
+def remove_artefacts(bundle: Bundle, names: Collection[str]) -> Bundle:
+    """Remove artefacts from a bundle on disk: first from the manifest, then their files.
+
+    A plan that runs one of them goes with it.
+
+    Args:
+        bundle: An opened bundle.
+        names: Short names.
+
+    Returns:
+        The bundle as it stands on disk now.
+
+    Raises:
+        BundleError: A name is not there, is the fp32 graph, is the last artefact or one that
+            another was made from; or the bundle cannot be written. Nothing was removed then.
+    """
+    now = Bundle.open(bundle.path, verify=False).manifest
+    for name in names:
+        if name not in now.artefacts:
+            have = ", ".join(now.artefacts)
+            raise BundleError(f"{bundle.path} has no artefact {name}. Name some of: {have}")
+        if now.artefacts[name].precision == "fp32":
+            raise BundleError(
+                f"{name} is the fp32 graph of {bundle.path}, which every bundle keeps. "
+                "Name others only."
+            )
+    left = {short: entry for short, entry in now.artefacts.items() if short not in names}
+    if not left:
+        raise BundleError(f"{bundle.path} would have no artefact left. Keep one of them.")
+    for short, entry in left.items():
+        if entry.made_from in names:
+            raise BundleError(
+                f"{short} of {bundle.path} was made from {entry.made_from}. Remove {short} too."
+            )
+    try:
+        return rewrite_manifest(bundle, _changed(bundle, now, left, {}))
+    finally:
+        _remove_unnamed(bundle.path, {now.artefacts[name].file for name in names})
+
+
+def _require_same_origin(
+    bundle: Bundle, now: Manifest, artefacts: Mapping[str, tuple[Artefact, Path]]
+) -> None:
+    for short, (artefact, _) in artefacts.items():
+        origin = artefact.made_from
+        before = bundle.manifest.artefacts.get(origin or "")
+        if origin is None or origin in artefacts or before is None:
+            continue
+        if origin not in now.artefacts or now.artefacts[origin].sha256 != before.sha256:
+            raise BundleError(
+                f"{origin} of {bundle.path} was replaced while {short} was made from it. "
+                "Run the command again."
+            )
+
+
+def _unused_name(
+    folder: Path, wish: str, source: Path, entries: Mapping[str, Artefact], now: Manifest
+) -> str:
+    """Return a file name that neither the present manifest nor a new entry uses."""
+    used = {entry.file for entry in (*now.artefacts.values(), *entries.values())}
+    plain = Path(_safe_name(wish, folder))
+    digest = sha256_of_file(source)[:8]
+    name, number = wish, 1
+    while name in used:
+        again = "" if number == 1 else f"-{number}"
+        name, number = f"{plain.stem}.{digest}{again}{plain.suffix}", number + 1
+    return _safe_name(name, folder)
+
+
+def _former_names(folder: Path, wish: str) -> set[str]:
+    """Return the names in the folder that `_unused_name` has once given for the same wish."""
+    plain = Path(wish)
+    pattern = re.escape(plain.stem) + r"(\.[0-9a-f]{8}(-\d+)?)?" + re.escape(plain.suffix)
+    return {file.name for file in folder.iterdir() if re.fullmatch(pattern, file.name)}
+
+
+def _changed(
+    bundle: Bundle, now: Manifest, entries: dict[str, Artefact], changes: Mapping[str, Any]
+) -> Manifest:
+    """Return the manifest with other artefacts; a plan of a graph that is no longer there goes."""
+    try:
+        manifest = msgspec.structs.replace(now, **{**changes, "artefacts": entries})
+    except ValueError as error:
+        raise BundleError(f"{bundle.path}: {error}. Nothing was changed.") from None
+    if now.plan is not None and "plan" not in changes:
+        before = now.artefact_of(now.plan.precision)
+        after = manifest.artefact_of(now.plan.precision)
+        if before is None or after is None or before[1].sha256 != after[1].sha256:
+            manifest = msgspec.structs.replace(manifest, plan=None)
+    return manifest
+
+
+def _remove_unnamed(folder: Path, names: Collection[str]) -> None:
+    """Remove files that the manifest on disk, whichever that is by now, does not name."""
+    try:
+        named = {a.file for a in Bundle.open(folder, verify=False).manifest.artefacts.values()}
+    except BundleError:
+        return  # the reason is on its way already
+    for name in set(names) - named:
+        with contextlib.suppress(OSError):
+            (folder / name).unlink(missing_ok=True)

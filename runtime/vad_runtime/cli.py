@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any, NoReturn, cast
+from typing import Any, NoReturn, cast, get_args
 
 import click
 
@@ -33,11 +33,13 @@ def _engine_options(command: Any) -> Any:
         ),
         click.option(
             "--precision",
-            type=click.Choice(["auto", "fp32", "bf16"]),
+            type=click.Choice(get_args(PrecisionChoice)),
             default="auto",
             show_default=True,
-            help="Arithmetic. auto = fp32 for an engine named by --backend; with --backend auto "
-            "bf16 where the CPU has it and the bundle's parity report allows it.",
+            help="fp32, bf16: arithmetic of the fp32 graph. fp16, int8, mixed: the bundle's graph "
+            "of that precision. auto = fp32 for an engine named by --backend; with --backend auto "
+            "what vad-export plan chose, or else bf16 where the CPU has it and the bundle's parity "
+            "report allows it.",
         ),
         click.option(
             "--backend",

@@ -5,13 +5,18 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any, get_args
 
 import numpy as np
+import onnx
 import pytest
 from helpers import artefact, assert_one_line, clip_spec, manifest, motion_model
+from onnx import TensorProto, helper, numpy_helper
 
 from vad_runtime.backends import Backend, open_backend
-from vad_runtime.backends.base import Clips, Options
+from vad_runtime.backends import onnxruntime as onnxruntime_module
+from vad_runtime.backends import openvino as openvino_module
+from vad_runtime.backends.base import Clips, Options, PrecisionChoice
 from vad_runtime.backends.fake import FakeBackend
 from vad_runtime.backends.onnxruntime import OnnxRuntimeBackend
 from vad_runtime.backends.openvino import OpenVinoBackend
@@ -263,6 +268,151 @@ def test_the_fake_back_end_measures_motion_and_nothing_else() -> None:
     clip[0, 1], clip[0, 2] = 10, 14
     scores = FakeBackend(Path("unused"), about, FP32).infer(clip)["score"]
     np.testing.assert_array_equal(scores, [[10, 10, 4]])
+
+
+# -- precision ---------------------------------------------------------------------------------
+
+
+def quantised_graph(path: Path, *, half: bool) -> Path:
+    """Write two convolutions, the second of them quantised; one score a clip."""
+    rng = np.random.default_rng(0)
+    kind = TensorProto.FLOAT16 if half else TensorProto.FLOAT
+    real = helper.tensor_dtype_to_np_dtype(kind)
+    values = {
+        "one_255th": np.array(1 / 255, real),
+        "first": rng.normal(0, 0.2, (16, 1, 3, 3, 3)).astype(real),
+        "second": rng.integers(-127, 128, (16, 16, 3, 3, 3)).astype(np.int8),
+        "second_scale": np.full(16, 0.01, real),
+        "second_zero": np.zeros(16, np.int8),
+        "scale": np.array(0.02, real),
+        "zero": np.array(0, np.int8),
+        "over": np.array([1, 2, 3, 4]),
+    }
+    nodes = [
+        helper.make_node("Transpose", ["clip"], ["ncthw"], perm=[0, 4, 1, 2, 3]),
+        helper.make_node("Cast", ["ncthw"], ["grey"], to=kind),
+        helper.make_node("Mul", ["grey", "one_255th"], ["scaled"]),
+        helper.make_node("Conv", ["scaled", "first"], ["a"], pads=[1] * 6),
+        helper.make_node("Relu", ["a"], ["b"]),
+        helper.make_node("QuantizeLinear", ["b", "scale", "zero"], ["q"]),
+        helper.make_node("DequantizeLinear", ["q", "scale", "zero"], ["d"]),
+        helper.make_node("DequantizeLinear", ["second", "second_scale", "second_zero"], ["w"]),
+        helper.make_node("Conv", ["d", "w"], ["e"], pads=[1] * 6),
+        helper.make_node("Relu", ["e"], ["f"]),
+        helper.make_node("ReduceMean", ["f", "over"], ["mean"], keepdims=0),
+        helper.make_node("Cast", ["mean"], ["score"], to=TensorProto.FLOAT),
+    ]
+    nodes[7].attribute.append(helper.make_attribute("axis", 0))
+    graph = helper.make_graph(
+        nodes,
+        "quantised",
+        [helper.make_tensor_value_info("clip", TensorProto.UINT8, ["N", 8, 32, 32, 1])],
+        [helper.make_tensor_value_info("score", TensorProto.FLOAT, ["N"])],
+        [numpy_helper.from_array(value, name) for name, value in values.items()],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=9)
+    onnx.checker.check_model(model, full_check=True)
+    onnx.save(model, str(path))
+    return path
+
+
+@pytest.mark.parametrize("precision", ["int8", "mixed"])
+def test_a_quantised_graph_gives_near_scores_on_both_and_openvino_counts_its_int8_layers(
+    tmp_path: Path, precision: Any
+) -> None:
+    file = quantised_graph(tmp_path / "q.onnx", half=precision == "mixed")
+    about = manifest(score=ScoreSpec(per="clip", form="mean"))
+    options = Options(precision=precision, threads=1)
+    first, second = OpenVinoBackend(file, about, options), OnnxRuntimeBackend(file, about, options)
+    assert f"{precision} (1 of 2 layers; the rest in " in first.device
+    clips = random_clips(4)
+    scores = first.infer(clips)["score"]
+    np.testing.assert_allclose(scores, second.infer(clips)["score"], rtol=0.02)
+    assert scores.max() > 1.05 * scores.min() > 0
+
+
+@pytest.mark.parametrize(
+    ("capable", "expected"),
+    [
+        (["FP32", "INT8"], {"int8": "the rest in fp32", "mixed": "the rest in fp32"}),
+        (["FP32", "INT8", "BF16"], {"int8": "the rest in bf16", "mixed": "the rest in bf16"}),
+    ],
+)
+def test_what_is_not_quantised_is_bf16_only_where_the_processor_has_it(
+    tiny_graph: Path, monkeypatch: pytest.MonkeyPatch, capable: list[str], expected: dict[str, str]
+) -> None:
+    hints = []
+
+    class Core:
+        """Says what a processor can do, and notes what it is asked for."""
+
+        def __init__(self) -> None:
+            self.real = real_core()
+
+        def get_property(self, device: str, name: str) -> object:
+            if name == "OPTIMIZATION_CAPABILITIES":
+                return capable
+            return self.real.get_property(device, name)
+
+        def read_model(self, file: str) -> object:
+            return self.real.read_model(file)
+
+        def compile_model(self, model: object, device: str, config: dict[str, object]) -> object:
+            hints.append(config["INFERENCE_PRECISION_HINT"])
+            return self.real.compile_model(
+                model, device, config | {"INFERENCE_PRECISION_HINT": "f32"}
+            )
+
+    real_core = openvino_module._core
+    monkeypatch.setattr(openvino_module, "_core", Core)
+    for precision, says in expected.items():
+        backend = OpenVinoBackend(
+            tiny_graph,
+            manifest(),
+            Options(precision=precision, threads=1),  # type: ignore[arg-type]
+        )
+        # Nothing in this graph is quantised, and the line does not claim that it is.
+        assert f"{precision} (0 of 1 layers; {says})" in backend.device
+        assert hints.pop() == ("bf16" if says.endswith("bf16") else "f32")
+    fp16 = OpenVinoBackend(tiny_graph, manifest(), Options(precision="fp16", threads=1))
+    assert "fp16 graph computed in fp32, 1 threads" in fp16.device
+    assert hints == ["f32"]
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16", "int8", "mixed"])
+def test_onnxruntime_optimises_all_but_mixed_graphs(
+    tiny_graph: Path, monkeypatch: pytest.MonkeyPatch, precision: Any
+) -> None:
+    levels = []
+    session = onnxruntime_module.ort.InferenceSession
+
+    def noted(file: str, settings: Any, providers: list[str]) -> object:
+        levels.append(settings.graph_optimization_level)
+        return session(file, settings, providers=providers)
+
+    monkeypatch.setattr(onnxruntime_module.ort, "InferenceSession", noted)
+    backend = OnnxRuntimeBackend(tiny_graph, manifest(), Options(precision=precision, threads=1))
+    level = onnxruntime_module.ort.GraphOptimizationLevel
+    off = precision == "mixed"
+    assert levels == [level.ORT_DISABLE_ALL if off else level.ORT_ENABLE_ALL]
+    assert ("optimiser off" in backend.device) == off
+    assert precision in backend.device
+
+
+def test_the_fake_back_end_gives_the_same_scores_in_every_precision() -> None:
+    clips = random_clips(2)
+    exact = FakeBackend(Path("unused"), manifest(), FP32).infer(clips)["score"]
+    for precision in get_args(PrecisionChoice):
+        backend = FakeBackend(Path("unused"), manifest(), Options(precision=precision))
+        np.testing.assert_array_equal(backend.infer(clips)["score"], exact)
+
+
+def test_a_score_that_shares_its_tensor_with_another_name_is_found(tmp_path: Path) -> None:
+    # A cast from float to float is optimised away, and its input and output become one tensor.
+    file = quantised_graph(tmp_path / "q.onnx", half=False)
+    about = manifest(score=ScoreSpec(per="clip", form="mean"))
+    for engine in ENGINES:
+        assert engine(file, about, FP32).infer(random_clips(1))["score"].shape == (1,)
 
 
 def test_a_name_with_spaces_and_umlauts_loads(tiny_bundle: Bundle, tmp_path: Path) -> None:

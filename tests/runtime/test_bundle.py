@@ -10,18 +10,20 @@ from typing import Any
 
 import msgspec
 import pytest
-from helpers import artefact, assert_one_line, manifest
+from helpers import artefact, assert_one_line, clip_spec, manifest, motion_model
 
 from vad_runtime import bundle as bundle_module
 from vad_runtime.bundle import (
     MANIFEST,
     Bundle,
+    add_artefacts,
+    remove_artefacts,
     require_free_bundle_path,
     rewrite_manifest,
     sha256_of_file,
     write_bundle,
 )
-from vad_runtime.contracts import BundleError, InputError, Manifest, Scoring
+from vad_runtime.contracts import Artefact, BundleError, InputError, Manifest, PlanChoice, Scoring
 
 
 def edit(folder: Path, **changes: Any) -> None:
@@ -363,4 +365,261 @@ def test_a_manifest_that_would_not_open_is_not_written(bundle_copy: Path) -> Non
     broken = msgspec.structs.replace(opened.manifest, scoring=Scoring(window=0))
     with pytest.raises(BundleError, match="window"):
         rewrite_manifest(opened, broken)
+    assert contents(bundle_copy) == before
+
+
+# -- artefacts added to a bundle that stands ---------------------------------------------------
+
+
+def entry(precision: str = "int8", **changes: Any) -> Artefact:
+    """Return an entry made from the fp32 graph."""
+    plain = {"file": f"model.{precision}.onnx", "precision": precision, "made_from": "fp32"}
+    return artefact(**(plain | changes))
+
+
+def planned(precision: str) -> PlanChoice:
+    """Return a plan that takes a precision."""
+    return PlanChoice(
+        backend="openvino",
+        precision=precision,  # type: ignore[arg-type]
+        target_ms=None,
+        median_ms=1.0,
+        p95_ms=1.5,
+        cpu="a processor",
+        threads=1,
+        why="the fastest",
+    )
+
+
+@pytest.fixture
+def clip_graph(tmp_path: Path) -> Path:
+    """Another graph than `tiny_graph`, in a folder of its own."""
+    folder = tmp_path / "graphs"
+    folder.mkdir()
+    return motion_model(folder / "other.onnx", clip_spec(), answer="clip")
+
+
+def test_an_added_artefact_stands_beside_the_others_with_size_and_hash(
+    bundle_copy: Path, clip_graph: Path
+) -> None:
+    before = contents(bundle_copy)
+    made = add_artefacts(
+        Bundle.open(bundle_copy), {"int8": (entry(), clip_graph)}, calibration={"clips": 8}
+    )
+    opened = Bundle.open(bundle_copy)
+    assert opened.manifest == made.manifest
+    assert opened.manifest.calibration == {"clips": 8}
+    added = opened.manifest.artefacts["int8"]
+    assert (added.file, added.bytes) == ("model.int8.onnx", clip_graph.stat().st_size)
+    assert added.sha256 == hashlib.sha256(clip_graph.read_bytes()).hexdigest()
+    assert names(bundle_copy) == [MANIFEST, "model.int8.onnx", "model.onnx"]
+    assert contents(bundle_copy)["model.onnx"] == before["model.onnx"]
+
+
+def test_a_replaced_artefact_gets_another_name_and_the_old_file_goes(
+    bundle_copy: Path, tiny_graph: Path, clip_graph: Path
+) -> None:
+    bundle = add_artefacts(Bundle.open(bundle_copy), {"int8": (entry(), clip_graph)})
+    bundle = add_artefacts(bundle, {"int8": (entry(), tiny_graph)})
+    digits = sha256_of_file(tiny_graph)[:8]
+    assert names(bundle_copy) == [MANIFEST, f"model.int8.{digits}.onnx", "model.onnx"]
+    # The same graph once more, with the bundle's own file as the source.
+    source = bundle.file(bundle.manifest.artefacts["int8"])
+    bundle = add_artefacts(bundle, {"int8": (entry(details={"again": 1}), source)})
+    assert names(bundle_copy) == [MANIFEST, "model.int8.onnx", "model.onnx"]
+    assert Bundle.open(bundle_copy).manifest.artefacts["int8"].details == {"again": 1}
+
+
+def test_what_others_changed_meanwhile_is_kept(bundle_copy: Path, clip_graph: Path) -> None:
+    opened = Bundle.open(bundle_copy)
+    rewrite_manifest(opened, with_threshold(opened.manifest, 0.25))
+    add_artefacts(opened, {"int8": (entry(), clip_graph)})
+    assert Bundle.open(bundle_copy).manifest.scoring.threshold == 0.25
+
+
+def test_an_artefact_made_from_a_graph_that_was_replaced_meanwhile_is_refused(
+    bundle_copy: Path, clip_graph: Path
+) -> None:
+    opened = Bundle.open(bundle_copy)
+    write_bundle(bundle_copy, opened.manifest, {"fp32": clip_graph}, overwrite=True)
+    before = contents(bundle_copy)
+    with pytest.raises(BundleError, match="replaced while int8 was made from it") as caught:
+        add_artefacts(opened, {"int8": (entry(), clip_graph)})
+    assert_one_line(caught.value, "Run the command again")
+    assert contents(bundle_copy) == before
+
+
+class Crash(BaseException):
+    """Ends the process, as far as the code can see."""
+
+
+@pytest.mark.parametrize("there_before", [False, True])
+@pytest.mark.parametrize(
+    "moment", ["copy", "half a copy", "flush", "manifest", "replace", "after replace"]
+)
+@pytest.mark.parametrize("error", [OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)), Crash()])
+def test_a_crash_at_any_step_leaves_a_bundle_that_opens_and_nothing_stray(
+    bundle_copy: Path,
+    tiny_graph: Path,
+    clip_graph: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    moment: str,
+    there_before: bool,
+    error: BaseException,
+) -> None:
+    bundle = Bundle.open(bundle_copy)
+    if there_before:
+        bundle = add_artefacts(bundle, {"int8": (entry(), tiny_graph)})
+    before = contents(bundle_copy)
+    replace = Path.replace
+
+    def crash(*args: object) -> None:
+        raise error
+
+    def half(source: Path, goal: Path) -> None:
+        goal.write_bytes(source.read_bytes()[:100])
+        raise error
+
+    def late(self: Path, goal: Path) -> Path:
+        replace(self, goal)
+        raise error
+
+    with monkeypatch.context() as patch:
+        if moment == "copy":
+            patch.setattr(bundle_module.shutil, "copyfile", crash)
+        elif moment == "half a copy":
+            patch.setattr(bundle_module.shutil, "copyfile", half)
+        elif moment == "flush":
+            patch.setattr(bundle_module, "flush_to_disk", crash)
+        elif moment == "manifest":
+            patch.setattr(bundle_module, "rewrite_manifest", crash)
+        elif moment == "replace":
+            patch.setattr(Path, "replace", crash)
+        else:
+            patch.setattr(Path, "replace", late)
+        expected = Crash if isinstance(error, Crash) else BundleError
+        with pytest.raises(expected) as caught:
+            add_artefacts(
+                bundle, {"int8": (entry(), clip_graph), "fp16": (entry("fp16"), tiny_graph)}
+            )
+    if expected is BundleError:
+        assert_one_line(caught.value, "copy.vad", "No space left")
+    opened = Bundle.open(bundle_copy)
+    if moment == "after replace":
+        assert sorted(opened.manifest.artefacts) == ["fp16", "fp32", "int8"]
+        files = {a.file for a in opened.manifest.artefacts.values()}
+        assert names(bundle_copy) == sorted({MANIFEST, *files})
+    else:
+        assert contents(bundle_copy) == before
+
+
+def test_what_a_killed_process_left_is_swept_by_the_next_and_other_files_stay(
+    bundle_copy: Path, clip_graph: Path
+) -> None:
+    (bundle_copy / "model.int8.onnx").write_bytes(b"half of it")
+    (bundle_copy / "model.int8.0123abcd.onnx").write_bytes(b"an old one")
+    (bundle_copy / "notes.txt").write_text("mine")
+    add_artefacts(Bundle.open(bundle_copy), {"int8": (entry(), clip_graph)})
+    assert names(bundle_copy) == [MANIFEST, "model.int8.onnx", "model.onnx", "notes.txt"]
+    Bundle.open(bundle_copy)
+
+
+@pytest.mark.parametrize(
+    ("short", "about", "reason"),
+    [
+        ("second", entry("fp32"), "fp32 and second are both fp32"),
+        ("int8", entry(made_from="fp64"), "made from fp64, which is not there"),
+        ("int8", entry(file="../model.int8.onnx"), "leaves the bundle folder"),
+        ("int8", entry(file=""), "leaves the bundle folder"),
+    ],
+)
+def test_an_entry_that_would_not_open_changes_nothing(
+    bundle_copy: Path, clip_graph: Path, short: str, about: Artefact, reason: str
+) -> None:
+    before = contents(bundle_copy.parent)
+    with pytest.raises(BundleError, match=reason) as caught:
+        add_artefacts(Bundle.open(bundle_copy), {short: (about, clip_graph)})
+    assert_one_line(caught.value, "copy.vad")
+    assert contents(bundle_copy.parent) == before
+
+
+def test_a_source_that_is_missing_or_lies_in_the_bundle_already_is_refused(
+    bundle_copy: Path, clip_graph: Path
+) -> None:
+    bundle = Bundle.open(bundle_copy)
+    with pytest.raises(InputError, match=r"none\.onnx is not a file"):
+        add_artefacts(bundle, {"int8": (entry(), clip_graph.with_name("none.onnx"))})
+    inside = bundle_copy / "model.int8.onnx"
+    shutil.copy(clip_graph, inside)
+    with pytest.raises(BundleError, match="lies in the bundle already"):
+        add_artefacts(bundle, {"int8": (entry(), inside)})
+    assert inside.read_bytes() == clip_graph.read_bytes()
+
+
+def test_a_plan_goes_with_the_graph_that_it_runs_and_stays_with_others(
+    bundle_copy: Path, tiny_graph: Path, clip_graph: Path
+) -> None:
+    bundle = Bundle.open(bundle_copy)
+    both = {"int8": (entry(), clip_graph), "fp16": (entry("fp16"), clip_graph)}
+    bundle = add_artefacts(bundle, both, plan=planned("int8"))
+    assert bundle.manifest.plan == planned("int8")
+    bundle = add_artefacts(bundle, {"fp16": (entry("fp16"), tiny_graph)})
+    assert bundle.manifest.plan == planned("int8")
+    bundle = add_artefacts(bundle, {"int8": (entry(), tiny_graph)})
+    assert bundle.manifest.plan is None
+    assert Bundle.open(bundle_copy).manifest == bundle.manifest
+
+
+def test_removed_artefacts_leave_the_manifest_and_the_folder(
+    bundle_copy: Path, tiny_graph: Path
+) -> None:
+    before = contents(bundle_copy)
+    both = {"int8": (entry(), tiny_graph), "fp16": (entry("fp16"), tiny_graph)}
+    bundle = add_artefacts(Bundle.open(bundle_copy), both, plan=planned("fp16"))
+    bundle = remove_artefacts(bundle, ["int8"])
+    assert bundle.manifest.plan == planned("fp16")
+    assert names(bundle_copy) == [MANIFEST, "model.fp16.onnx", "model.onnx"]
+    assert remove_artefacts(bundle, ["fp16"]).manifest.plan is None
+    assert contents(bundle_copy).keys() == before.keys()
+    assert list(Bundle.open(bundle_copy).manifest.artefacts) == ["fp32"]
+
+
+def test_what_a_bundle_needs_is_not_removed(
+    bundle_copy: Path, tmp_path: Path, tiny_graph: Path
+) -> None:
+    chain = {
+        "int8": (entry(), tiny_graph),
+        "mixed": (entry("mixed", made_from="int8"), tiny_graph),
+    }
+    bundle = add_artefacts(Bundle.open(bundle_copy), chain)
+    before = contents(bundle_copy)
+    for name, reason in (
+        ("fp32", "fp32 graph"),
+        ("bf16", "no artefact bf16. Name some of: fp32, int8, mixed"),
+        ("int8", "mixed of .* was made from int8. Remove mixed too"),
+    ):
+        with pytest.raises(BundleError, match=reason) as caught:
+            remove_artefacts(bundle, [name])
+        assert_one_line(caught.value, "copy.vad")
+    assert contents(bundle_copy) == before
+    lone = manifest(artefacts={"half": artefact(precision="fp16")})
+    last = write_bundle(tmp_path / "half.vad", lone, {"half": tiny_graph})
+    with pytest.raises(BundleError, match="no artefact left"):
+        remove_artefacts(last, ["half"])
+    assert Bundle.open(last.path).manifest == last.manifest
+
+
+def test_a_removal_that_fails_changes_nothing(
+    bundle_copy: Path, tiny_graph: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bundle = add_artefacts(Bundle.open(bundle_copy), {"int8": (entry(), tiny_graph)})
+    before = contents(bundle_copy)
+
+    def full(self: Path, goal: Path) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "replace", full)
+        with pytest.raises(BundleError, match="No space left"):
+            remove_artefacts(bundle, ["int8"])
     assert contents(bundle_copy) == before

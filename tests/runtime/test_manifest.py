@@ -9,17 +9,50 @@ import msgspec
 import pytest
 from helpers import artefact, assert_one_line, clip_spec, manifest
 
-from vad_runtime.contracts import BundleError, Manifest, OutputSpec, ScoreSpec, Scoring
+from vad_runtime.contracts import (
+    BundleError,
+    Manifest,
+    OutputSpec,
+    PlanChoice,
+    ScoreSpec,
+    Scoring,
+)
 from vad_runtime.contracts.manifest import SCHEMA, json_from_manifest, manifest_from_json
 
 WHERE = "/somewhere/m.vad/manifest.json"
 Tree = dict[str, Any]
 
 
+def plan(**changes: Any) -> PlanChoice:
+    """Return a plan, changed as asked."""
+    plain: dict[str, Any] = {
+        "backend": "openvino",
+        "precision": "int8",
+        "target_ms": 40.0,
+        "median_ms": 12.0,
+        "p95_ms": 14.5,
+        "cpu": "a processor",
+        "threads": 2,
+        "why": "the most faithful one under 40 ms",
+    }
+    return PlanChoice(**(plain | changes))
+
+
 def tree() -> Tree:
     """Return a whole manifest as plain JSON values."""
     whole = msgspec.structs.replace(
-        manifest(artefacts={"fp32": artefact(sha256="0" * 64, bytes=3)}),
+        manifest(
+            artefacts={
+                "fp32": artefact(sha256="0" * 64, bytes=3),
+                "int8": artefact(
+                    file="model.int8.onnx",
+                    precision="int8",
+                    made_from="fp32",
+                    details={"method": "entropy", "kept": ["conv1"]},
+                ),
+            }
+        ),
+        plan=plan(),
         outputs=[OutputSpec(name="embedding", shape=["N", 512], meaning="features")],
     )
     return json.loads(json_from_manifest(whole))
@@ -58,8 +91,9 @@ def test_the_json_is_indented_utf8_that_ends_with_a_newline() -> None:
         lambda t: t["scoring"],
         lambda t: t["outputs"][0],
         lambda t: t["artefacts"]["fp32"],
+        lambda t: t["plan"],
     ],
-    ids=["top", "clip", "score", "scoring", "outputs", "artefacts"],
+    ids=["top", "clip", "score", "scoring", "outputs", "artefacts", "plan"],
 )
 def test_an_unknown_key_at_any_depth_is_refused_by_name(place: Callable[[Tree], Tree]) -> None:
     content = tree()
@@ -76,6 +110,7 @@ def test_an_unknown_key_at_any_depth_is_refused_by_name(place: Callable[[Tree], 
         (lambda t: t, "artefacts"),
         (lambda t: t["clip"], "frames"),
         (lambda t: t["artefacts"]["fp32"], "sha256"),
+        (lambda t: t["plan"], "target_ms"),
     ],
 )
 def test_a_missing_key_is_refused_by_name(place: Callable[[Tree], Tree], key: str) -> None:
@@ -103,6 +138,15 @@ def test_a_missing_key_is_refused_by_name(place: Callable[[Tree], Tree], key: st
         (lambda t: t["artefacts"]["fp32"], "bytes", -1),
         (lambda t: t["artefacts"]["fp32"], "format", "pickle"),
         (lambda t: t["artefacts"]["fp32"], "precision", "fp8"),
+        (lambda t: t["artefacts"]["int8"], "made_from", 1),
+        (lambda t: t["artefacts"]["int8"], "details", []),
+        (lambda t: t["plan"], "backend", ""),
+        (lambda t: t["plan"], "precision", "auto"),
+        (lambda t: t["plan"], "target_ms", 0),
+        (lambda t: t["plan"], "median_ms", -1.0),
+        (lambda t: t["plan"], "p95_ms", None),
+        (lambda t: t["plan"], "threads", 0),
+        (lambda t: t, "plan", []),
         (lambda t: t, "artefacts", []),
     ],
 )
@@ -212,3 +256,50 @@ def test_free_form_parts_keep_what_they_are_given() -> None:
     whole: Manifest = manifest_from_json(json.dumps(content).encode(), WHERE)
     assert whole.training == content["training"]
     assert whole.clip == clip_spec()
+
+
+# -- several artefacts, and the plan -----------------------------------------------------------
+
+
+def test_a_manifest_from_before_precisions_is_read_with_nothing_planned() -> None:
+    content = tree()
+    del content["plan"], content["artefacts"]["int8"]
+    for key in ("made_from", "details"):
+        del content["artefacts"]["fp32"][key]
+    whole = manifest_from_json(json.dumps(content).encode(), WHERE)
+    assert whole.plan is None
+    assert whole.artefacts["fp32"].made_from is None
+    assert whole.artefacts["fp32"].details == {}
+
+
+def test_each_precision_finds_its_artefact_and_bf16_is_the_fp32_graph() -> None:
+    whole = manifest_from_json(json.dumps(tree()).encode(), WHERE)
+    for precision, short in (("fp32", "fp32"), ("bf16", "fp32"), ("int8", "int8")):
+        found = whole.artefact_of(precision)  # type: ignore[arg-type]
+        assert found == (short, whole.artefacts[short])
+    assert whole.artefact_of("mixed") is None
+    assert whole.plan is not None
+    assert whole.plan.artefact_precision == "int8"
+    assert plan(precision="bf16").artefact_precision == "fp32"
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"precision": "fp32"}, "fp32 and int8 are both fp32"),
+        ({"file": "model.onnx"}, "fp32 and int8 are the same file 'model.onnx'"),
+        ({"made_from": "fp64"}, "int8 was made from fp64, which is not there"),
+        ({"made_from": "int8"}, "int8 says that it was made from itself"),
+    ],
+)
+def test_artefacts_that_contradict_each_other_are_refused(changes: Tree, reason: str) -> None:
+    content = tree()
+    content["artefacts"]["int8"] |= changes
+    assert reason in str(refusal(content))
+
+
+@pytest.mark.parametrize("field", ["target_ms", "median_ms", "p95_ms"])
+def test_a_time_that_is_not_finite_never_gets_into_a_plan(field: str) -> None:
+    with pytest.raises(ValueError, match=field):
+        plan(**{field: math.nan})
+    assert plan(target_ms=None).target_ms is None

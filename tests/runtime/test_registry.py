@@ -5,15 +5,17 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import msgspec
+import numpy as np
 import pytest
 from helpers import artefact, assert_one_line, manifest
 
 from vad_runtime.backends import backend_names, open_backend
 from vad_runtime.backends.base import Options
-from vad_runtime.bundle import Bundle, write_bundle
-from vad_runtime.contracts import BackendError
+from vad_runtime.bundle import Bundle, add_artefacts, rewrite_manifest, write_bundle
+from vad_runtime.contracts import BackendError, PlanChoice
 
 FP32 = Options(precision="fp32", threads=1)
 
@@ -42,6 +44,35 @@ def corrupt_bundle(tmp_path: Path) -> Bundle:
     noise = tmp_path / "noise.onnx"
     noise.write_bytes(b"this was never a graph")
     return write_bundle(tmp_path / "noise.vad", manifest(), {"fp32": noise})
+
+
+@pytest.fixture
+def many(bundle_copy: Path, tiny_graph: Path) -> Bundle:
+    """A bundle that has an artefact of each precision; only their labels differ."""
+    entries = {
+        f"the {name}": (
+            artefact(file=f"model.{name}.onnx", precision=name, made_from="fp32"),
+            tiny_graph,
+        )
+        for name in ("mixed", "int8", "fp16")
+    }
+    return add_artefacts(Bundle.open(bundle_copy), entries)
+
+
+def with_plan(bundle: Bundle, **changes: Any) -> Bundle:
+    """Return the bundle with a plan for int8 on ONNX Runtime, changed as asked."""
+    plain: dict[str, Any] = {
+        "backend": "onnxruntime",
+        "precision": "int8",
+        "target_ms": 40.0,
+        "median_ms": 12.345,
+        "p95_ms": 14.5,
+        "cpu": "Xeon 1",
+        "threads": 2,
+        "why": "the most faithful one under 40 ms",
+    }
+    plan = PlanChoice(**(plain | changes))
+    return rewrite_manifest(bundle, msgspec.structs.replace(bundle.manifest, plan=plan))
 
 
 def test_auto_takes_openvino_and_says_why(tiny_bundle: Bundle) -> None:
@@ -140,7 +171,7 @@ def test_a_bundle_without_an_fp32_graph_says_what_it_has(tmp_path: Path, tiny_gr
     bundle = write_bundle(tmp_path / "half.vad", about, {"half": tiny_graph})
     with pytest.raises(BackendError, match="Export an fp32 graph") as caught:
         open_backend(bundle, "onnxruntime", FP32)
-    assert_one_line(caught.value, "half.vad", "(half)")
+    assert_one_line(caught.value, "half.vad", "(it has: half)")
 
 
 def test_the_first_fp32_graph_is_taken_whatever_stands_before_it(
@@ -154,6 +185,115 @@ def test_the_first_fp32_graph_is_taken_whatever_stands_before_it(
     )
     bundle = write_bundle(tmp_path / "two.vad", about, {"half": tiny_graph, "whole": tiny_graph})
     assert open_backend(bundle, "onnxruntime", FP32).artefact == "whole"
+
+
+# -- precision ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["auto", "openvino", "onnxruntime", "fake"])
+@pytest.mark.parametrize("precision", ["fp16", "int8", "mixed"])
+def test_a_precision_that_is_asked_for_runs_its_artefact(
+    many: Bundle, name: str, precision: Any
+) -> None:
+    choice = open_backend(many, name, Options(precision=precision, threads=1))
+    assert choice.artefact == f"the {precision}"
+    if name != "fake":
+        assert precision in choice.backend.device
+    assert choice.backend.infer(np.zeros((1, 8, 32, 32, 1), np.uint8))["score"].shape == (1, 8)
+    choice.backend.close()
+
+
+@pytest.mark.parametrize("name", ["auto", "openvino", "fake"])
+@pytest.mark.parametrize("precision", ["fp16", "int8", "mixed"])
+def test_a_precision_that_the_bundle_lacks_is_refused_with_the_next_step(
+    tiny_bundle: Bundle, name: str, precision: Any
+) -> None:
+    with pytest.raises(BackendError, match=f"has no {precision} artefact") as caught:
+        open_backend(tiny_bundle, name, Options(precision=precision))
+    assert_one_line(
+        caught.value,
+        "tiny.vad",
+        "(it has: fp32)",
+        f"vad-export quantise {tiny_bundle.path} --precision {precision}",
+    )
+
+
+def test_auto_never_takes_another_graph_than_fp32_without_a_plan(many: Bundle) -> None:
+    for name in ("auto", "openvino", "onnxruntime"):
+        choice = open_backend(many, name, Options(threads=1))
+        assert choice.artefact == "fp32"
+        assert ", fp32" in choice.backend.device
+        assert "plan" not in choice.reason
+        choice.backend.close()
+
+
+def test_auto_follows_the_plan_and_says_where_it_was_made(many: Bundle) -> None:
+    choice = open_backend(with_plan(many), "auto", Options(threads=1))
+    assert (choice.name, choice.artefact) == ("onnxruntime", "the int8")
+    assert "int8" in choice.backend.device
+    assert choice.reason == "planned on Xeon 1 for 40 ms a clip: 12.3 ms with 2 threads"
+    choice = open_backend(with_plan(many, target_ms=None), "auto", Options(threads=1))
+    assert choice.reason == "planned on Xeon 1: 12.3 ms with 2 threads"
+
+
+def test_a_plan_for_bf16_runs_the_fp32_graph_or_says_why_not(many: Bundle) -> None:
+    planned = with_plan(many, backend="openvino", precision="bf16")
+    choice = open_backend(planned, "auto", Options(threads=1))
+    assert choice.artefact == "fp32"
+    if "no bf16" in choice.reason:
+        assert "is not followed" in choice.reason
+    else:
+        assert ", bf16, " in choice.backend.device
+
+
+def test_a_precision_or_an_engine_that_is_named_goes_before_the_plan(many: Bundle) -> None:
+    planned = with_plan(many)
+    assert open_backend(planned, "auto", FP32).artefact == "fp32"
+    assert open_backend(planned, "onnxruntime", Options(threads=1)).artefact == "fp32"
+    half = open_backend(planned, "auto", Options(precision="fp16", threads=1))
+    assert (half.name, half.artefact) == ("openvino", "the fp16")
+
+
+def test_a_plan_whose_engine_is_not_installed_is_left_visibly(
+    many: Bundle, without: Uninstall
+) -> None:
+    without("onnxruntime")
+    choice = open_backend(with_plan(many), "auto", Options(threads=1))
+    assert (choice.name, choice.artefact) == ("openvino", "fp32")
+    assert choice.reason.startswith("the fastest installed engine on this CPU; the plan")
+    assert "(onnxruntime, int8) is not followed: onnxruntime is not installed" in choice.line
+    assert "\n" not in choice.line
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({}, "its int8 artefact is gone"),
+        ({"backend": "tensorrt"}, "no back end is called 'tensorrt' here"),
+    ],
+)
+def test_a_plan_that_cannot_be_followed_is_left_visibly(
+    bundle_copy: Path, changes: dict[str, str], reason: str
+) -> None:
+    planned = with_plan(Bundle.open(bundle_copy), **changes)
+    choice = open_backend(planned, "auto", Options(threads=1))
+    assert (choice.name, choice.artefact) == ("openvino", "fp32")
+    assert f"is not followed: {reason}" in choice.reason
+
+
+def test_a_planned_graph_that_does_not_load_is_left_visibly(
+    bundle_copy: Path, tmp_path: Path
+) -> None:
+    noise = tmp_path / "noise.onnx"
+    noise.write_bytes(b"this was never a graph")
+    entry = artefact(file="model.int8.onnx", precision="int8")
+    planned = with_plan(add_artefacts(Bundle.open(bundle_copy), {"int8": (entry, noise)}))
+    choice = open_backend(planned, "auto", Options(threads=1))
+    assert choice.artefact == "fp32"
+    assert "is not followed: onnxruntime cannot load model.int8.onnx" in choice.reason
+
+
+# -- names and options -------------------------------------------------------------------------
 
 
 def test_an_unknown_name_lists_the_names(tiny_bundle: Bundle) -> None:

@@ -3,15 +3,19 @@
 import json
 from itertools import product
 from pathlib import Path
+from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
-from helpers import assert_one_line
+from helpers import artefact, assert_one_line, manifest
 
-from vad_runtime.contracts import InputError
+from vad_runtime.bundle import Bundle
+from vad_runtime.contracts import InputError, Scoring
 from vad_runtime.labels import Interval, Labels, VideoLabels
 from vad_runtime.sinks.rows import Row, RowWriter
 from vad_training.evaluation import read_scores
+from vad_training.evaluation_runs import identity_of
 from vad_training.metrics import Scores, Truth
 from vad_training.metrics.frames import VideoScores, auc_of
 from vad_training.metrics.roc import roc_auc
@@ -275,3 +279,27 @@ def test_a_report_of_something_else_is_one_line(tmp_path: Path, text: str) -> No
     with pytest.raises(InputError) as caught:
         read_scores(tmp_path, labels(a=".x"))
     assert_one_line(caught.value, "report.json is no report of vad-run")
+
+
+# -- what scores depend on ---------------------------------------------------------------------
+
+
+def test_the_identity_of_scores_follows_their_graph_and_settings_and_no_report() -> None:
+    about = manifest(
+        artefacts={
+            "fp32": artefact(sha256="0" * 64),
+            "int8": artefact(sha256="1" * 64, precision="int8", file="model.int8.onnx"),
+        }
+    )
+
+    def identity(name: str | None = "fp32", **changes: Any) -> str:
+        changed = msgspec.structs.replace(about, **changes)
+        return identity_of(Bundle(Path("a.vad"), changed), name)
+
+    assert identity("fp32") != identity("int8")
+    assert identity(None) not in (identity("fp32"), identity("int8"))
+    assert identity() == identity(calibration={"clips": 8}, parity={"bf16_allowed": True})
+    assert identity() == identity(artefacts={"fp32": about.artefacts["fp32"]})
+    assert identity() != identity(artefacts={"fp32": artefact(sha256="2" * 64)})
+    assert identity() != identity(scoring=Scoring(threshold=0.25))
+    assert identity() != identity(clip=msgspec.structs.replace(about.clip, hop=2))

@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from helpers import moving_blob, write_video
+from helpers import artefact, clip_spec, motion_model, moving_blob, write_video
 
-from vad_runtime.bundle import Bundle
+from vad_runtime.bundle import Bundle, add_artefacts
 from vad_runtime.sinks.rows import Row, RowWriter
 from vad_training.cli import main
 
@@ -212,6 +212,85 @@ def test_two_precisions_are_compared(
     figures = content["figures"]
     measured = figures["bf16"]["causal"]["micro_auc"] - figures["fp32"]["causal"]["micro_auc"]
     assert delta == pytest.approx(measured)
+
+
+@pytest.fixture
+def with_int8(bundle_copy: Path, tmp_path: Path) -> Bundle:
+    """A bundle with a second artefact, which is of another kind than its label says."""
+    other = motion_model(tmp_path / "other.onnx", clip_spec())
+    entry = artefact(file="model.int8.onnx", precision="int8", made_from="fp32")
+    return add_artefacts(Bundle.open(bundle_copy), {"int8": (entry, other)})
+
+
+def test_every_graph_of_the_bundle_gets_its_column_and_is_compared_with_fp32(
+    run: Any, with_int8: Bundle, dataset: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    words = ["evaluate", with_int8.path, "--dataset", dataset, "-o", out]
+    code, said, err = run(*words, "--backend", "onnxruntime")
+    assert code == 0, err
+    assert [line.split(":")[0] for line in said.splitlines()[:2]] == ["fp32", "int8"]
+    assert ", fp32, " in said.splitlines()[0]
+    assert ", int8 graph" in said.splitlines()[1]
+    assert "int8 against fp32, causal: AUC +0.00000, Spearman 1.00000, 0 of 180 decisions" in said
+    figures = json.loads((out / "evaluation.json").read_text())["figures"]
+    assert list(figures) == ["fp32", "int8"]
+    assert "int8" in figures["int8"]["device"]
+
+
+def test_a_precision_may_be_picked_and_one_that_is_not_there_is_refused(
+    run: Any, with_int8: Bundle, dataset: Path, tmp_path: Path
+) -> None:
+    words = ["evaluate", with_int8.path, "--dataset", dataset, "-o", tmp_path / "out"]
+    code, said, err = run(*words, "--backend", "fake", "--precision", "int8")
+    assert code == 0, err
+    assert said.startswith("int8: fake")
+    figures = json.loads((tmp_path / "out" / "evaluation.json").read_text())["figures"]
+    assert list(figures) == ["int8"]
+    refused(
+        run(*words, "--backend", "fake", "--precision", "mixed"),
+        "has no mixed artefact",
+        "vad-export quantise",
+    )
+
+
+def test_a_graph_that_one_engine_cannot_run_leaves_the_others(
+    run: Any, bundle_copy: Path, dataset: Path, tmp_path: Path
+) -> None:
+    noise = tmp_path / "noise.onnx"
+    noise.write_bytes(b"this was never a graph")
+    entry = artefact(file="model.int8.onnx", precision="int8")
+    add_artefacts(Bundle.open(bundle_copy), {"int8": (entry, noise)})
+    words = ["evaluate", bundle_copy, "--dataset", dataset, "-o", tmp_path / "out"]
+    code, said, err = run(*words, "--backend", "onnxruntime")
+    assert code == 0, err
+    assert "int8 is left out: onnxruntime cannot load model.int8.onnx" in err
+    assert said.startswith("fp32: ")
+
+
+def test_an_artefact_that_is_added_or_replaced_costs_no_other_its_results(
+    run: Any, with_int8: Bundle, dataset: Path, tmp_path: Path, tiny_graph: Path
+) -> None:
+    out = tmp_path / "out"
+    words = ["evaluate", with_int8.path, "--dataset", dataset, "-o", out, "--backend", "fake"]
+    assert run(*words)[0] == 0
+
+    def times(name: str) -> list[int]:
+        return [file.stat().st_mtime_ns for file in sorted((out / name).rglob("report.json"))]
+
+    first = {name: times(name) for name in ("fp32", "int8")}
+    assert all(len(found) == 3 for found in first.values())
+    changed = tmp_path / "changed.onnx"
+    changed.write_bytes(tiny_graph.read_bytes() + b"\0")
+    entries = {
+        "int8": (with_int8.manifest.artefacts["int8"], changed),
+        "fp16": (artefact(file="model.fp16.onnx", precision="fp16"), tiny_graph),
+    }
+    add_artefacts(with_int8, entries, calibration={"clips": 8})
+    assert run(*words)[0] == 0
+    assert times("fp32") == first["fp32"]
+    assert all(new > old for new, old in zip(times("int8"), first["int8"], strict=True))
+    assert len(times("fp16")) == 3
 
 
 def test_a_training_run_is_evaluated_in_pytorch(run: Any, dataset: Path, tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import msgspec
 import numpy as np
 
 from vad_runtime.backends import Choice
@@ -99,7 +100,7 @@ def score_dataset(
     """Score every video into a folder of its own below `out` and join it with its truth.
 
     Videos that the same bundle has scored there before are kept, so an interrupted evaluation goes
-    on where it was stopped; results of another bundle, back end or precision are replaced.
+    on where it was stopped; results of another graph, back end or precision are replaced.
 
     Args:
         bundle: The opened bundle.
@@ -154,9 +155,23 @@ def score_dataset(
     )
 
 
-def identity_of(bundle: Bundle) -> str:
-    """Return what a bundle's scores depend on; the manifest names the hash of every artefact."""
-    return hashlib.sha256(json_from_manifest(bundle.manifest)).hexdigest()
+def identity_of(bundle: Bundle, artefact: str | None = None) -> str:
+    """Return a hash of what the scores of one artefact depend on: its sha256 and the settings.
+
+    Reports in the manifest do not count, nor do the other artefacts: one that is added later does
+    not make results worthless.
+
+    Args:
+        bundle: The opened bundle.
+        artefact: Short name of the artefact that runs; None = any of them, so all count.
+    """
+    about = bundle.manifest
+    graphs = [about.artefacts[artefact]] if artefact else list(about.artefacts.values())
+    settings = msgspec.structs.replace(
+        about, artefacts={}, training={}, calibration=None, parity=None, latency=None, plan=None
+    )
+    hashes = " ".join(graph.sha256 for graph in graphs)
+    return hashlib.sha256(json_from_manifest(settings) + hashes.encode()).hexdigest()
 
 
 def _claim(out: Path, key: str) -> None:

@@ -14,7 +14,7 @@ Clips = npt.NDArray[np.uint8]
 Features = npt.NDArray[np.float32]
 Inputs = Clips | Features
 Outputs = Mapping[str, npt.NDArray[np.float32]]
-PrecisionChoice = Literal["auto", "fp32", "bf16"]
+PrecisionChoice = Literal["auto", "fp32", "bf16", "fp16", "int8", "mixed"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,8 +22,9 @@ class Options:
     """How a back end shall run. What it cannot honour it must refuse, not ignore."""
 
     precision: PrecisionChoice = "auto"
-    """Arithmetic of an fp32 graph. `auto` = bf16 where the processor has it and the bundle's
-    parity report allows it."""
+    """fp32, bf16: arithmetic of the fp32 graph. fp16, int8, mixed: that the graph is of this
+    precision, as the registry sees to. `auto` = an fp32 graph, in bf16 where the processor has it
+    and the bundle's parity report allows it."""
 
     threads: int | None = None
     """Processor threads for one clip; None = all that this process may use."""

@@ -13,7 +13,8 @@ class FakeBackend:
     """Scores a frame by its mean absolute difference to the frame before it in the clip.
 
     The first frame of a clip is compared with the second. A segment of features scores the mean of
-    their absolute values. No artefact is read. `auto` never takes this back end.
+    their absolute values. No artefact is read, so every precision gives the same scores. `auto`
+    never takes this back end.
     """
 
     device = "fake (mean absolute frame difference; no model) on cpu"

@@ -5,7 +5,7 @@ from typing import Any
 
 import onnxruntime as ort
 
-from vad_runtime.backends.base import Inputs, Options, Outputs
+from vad_runtime.backends.base import Inputs, Options, Outputs, PrecisionChoice
 from vad_runtime.backends.checks import (
     checked_clips,
     checked_graph,
@@ -16,9 +16,22 @@ from vad_runtime.backends.checks import (
 from vad_runtime.contracts.errors import BackendError
 from vad_runtime.contracts.manifest import Manifest
 
+_ARITHMETIC: dict[PrecisionChoice, str] = {
+    "auto": "fp32",
+    "fp32": "fp32",
+    "fp16": "fp16 graph (in fp32 where the engine has no fp16)",
+    "int8": "int8 graph (in int8 what the engine fuses, the rest in fp32)",
+    "mixed": "mixed graph, optimiser off (rounded to int8, computed in fp16 or fp32)",
+}
+
 
 class OnnxRuntimeBackend:
-    """One session on the CPU provider, fp32."""
+    """One session on the CPU provider; fp16 and int8 graphs run as they are.
+
+    A mixed graph runs with the optimiser off, which is wrong for Q/DQ pairs around fp16. Without
+    it every quantised value is rounded to int8 as the graph says and then computed in floating
+    point: slow, but right.
+    """
 
     def __init__(self, file: Path, manifest: Manifest, options: Options) -> None:
         self._manifest = manifest
@@ -34,6 +47,8 @@ class OnnxRuntimeBackend:
         settings.intra_op_num_threads = threads
         settings.inter_op_num_threads = 1
         settings.log_severity_level = 3
+        if options.precision == "mixed":
+            settings.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
         # Spinning threads would steal the core that decodes the next frames.
         settings.add_session_config_entry("session.intra_op.allow_spinning", "0")
         try:
@@ -61,7 +76,8 @@ class OnnxRuntimeBackend:
             shape=[d if isinstance(d, int) else None for d in inputs[0].shape],
             outputs=self._names,
         )
-        self.device = f"onnxruntime {ort.__version__} on cpu, fp32, {threads} threads"
+        arithmetic = _ARITHMETIC[options.precision]
+        self.device = f"onnxruntime {ort.__version__} on cpu, {arithmetic}, {threads} threads"
 
     def infer(self, clips: Inputs) -> Outputs:
         """See `Backend.infer`; one graph run per clip."""

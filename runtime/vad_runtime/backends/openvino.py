@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import openvino as ov
 
-from vad_runtime.backends.base import Inputs, Options, Outputs
+from vad_runtime.backends.base import Inputs, Options, Outputs, PrecisionChoice
 from vad_runtime.backends.checks import (
     checked_clips,
     checked_graph,
@@ -21,6 +21,7 @@ from vad_runtime.contracts.errors import BackendError
 from vad_runtime.contracts.manifest import Manifest
 
 _HINT = {"fp32": "f32", "bf16": "bf16"}
+_MULTIPLYING = ("Convolution", "Deconvolution", "FullyConnected", "MatMul")
 
 
 @functools.cache
@@ -33,6 +34,50 @@ def _core() -> ov.Core:
     process with a segmentation fault, since Python's handlers run on the signal stack.
     """
     return ov.Core()
+
+
+def _arithmetic(
+    precision: PrecisionChoice, manifest: Manifest, *, has_bf16: bool
+) -> tuple[str, str]:
+    """Return OpenVINO's precision hint, and what it computes in, for people.
+
+    `{layers}` in the text stands for how many layers compute in int8, known after compiling.
+
+    Raises:
+        BackendError: bf16 was asked for and the processor has none.
+    """
+    if precision == "bf16" and not has_bf16:
+        raise BackendError("this CPU has no bf16 arithmetic. Use --precision fp32.")
+    if precision == "auto":
+        # Only where the export has measured, on this model, that the scores stay the same.
+        proven = (manifest.parity or {}).get("bf16_allowed") is True
+        if has_bf16 and not proven:
+            return "f32", "fp32 (bf16 is not proven for this bundle)"
+        precision = "bf16" if has_bf16 else "fp32"
+    if precision == "fp16":
+        # The CPU plug-in widens the graph; the hint f16 is for processors with AMX-FP16 only.
+        return "f32", "fp16 graph computed in fp32"
+    if precision in ("int8", "mixed"):
+        rest = "bf16" if has_bf16 else "fp32"
+        return _HINT[rest], f"{precision} ({{layers}}; the rest in {rest})"
+    return _HINT[precision], precision
+
+
+def _output_name(port: Any, manifest: Manifest) -> str:
+    """Return the name that the manifest knows: a cast that is optimised away leaves several."""
+    names = port.get_names()
+    known = ["score", *(output.name for output in manifest.outputs)]
+    return str(next((name for name in known if name in names), port.get_any_name()))
+
+
+def _int8_layers(compiled: Any) -> str:
+    """Return how many of the layers that multiply run in int8: OpenVINO fuses what it can."""
+    kinds = [
+        str(node.get_rt_info()["runtimePrecision"].get())
+        for node in compiled.get_runtime_model().get_ordered_ops()
+        if str(node.get_rt_info()["layerType"].get()) in _MULTIPLYING
+    ]
+    return f"{sum(kind in ('u8', 'i8') for kind in kinds)} of {len(kinds)} layers"
 
 
 class OpenVinoBackend:
@@ -51,15 +96,7 @@ class OpenVinoBackend:
             has_bf16 = "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
         except RuntimeError as error:
             raise BackendError(f"openvino finds no CPU ({first_line(error)}).") from error
-        precision, why = options.precision, ""
-        if precision == "auto":
-            # Only where the export has measured, on this model, that the scores stay the same.
-            proven = (manifest.parity or {}).get("bf16_allowed") is True
-            precision = "bf16" if has_bf16 and proven else "fp32"
-            if has_bf16 and not proven:
-                why = " (bf16 is not proven for this bundle)"
-        elif precision == "bf16" and not has_bf16:
-            raise BackendError("this CPU has no bf16 arithmetic. Use --precision fp32.")
+        hint, arithmetic = _arithmetic(options.precision, manifest, has_bf16=has_bf16)
         threads = options.threads or usable_threads()
         try:
             model = core.read_model(str(file))
@@ -77,14 +114,14 @@ class OpenVinoBackend:
                     d.get_length() if d.is_static else None
                     for d in model.input().get_partial_shape()
                 ],
-                outputs=[port.get_any_name() for port in model.outputs],
+                outputs=[_output_name(port, manifest) for port in model.outputs],
             )
             model.reshape({manifest.input_name: [1, *manifest.input_shape]})
             self._compiled: Any = core.compile_model(
                 model,
                 "CPU",
                 {
-                    "INFERENCE_PRECISION_HINT": _HINT[precision],
+                    "INFERENCE_PRECISION_HINT": hint,
                     "PERFORMANCE_HINT": "LATENCY",
                     "INFERENCE_NUM_THREADS": threads,
                     "NUM_STREAMS": 1,
@@ -96,10 +133,12 @@ class OpenVinoBackend:
                 "Try --backend onnxruntime."
             ) from error
         self._request: Any = self._compiled.create_infer_request()
-        self._names = [port.get_any_name() for port in self._compiled.outputs]
+        self._names = [_output_name(port, manifest) for port in self._compiled.outputs]
         chip = str(core.get_property("CPU", "FULL_DEVICE_NAME")).strip()
         version = ov.__version__.split("-")[0]
-        self.device = f"openvino {version} on cpu ({chip}), {precision}{why}, {threads} threads"
+        if "{layers}" in arithmetic:
+            arithmetic = arithmetic.replace("{layers}", _int8_layers(self._compiled))
+        self.device = f"openvino {version} on cpu ({chip}), {arithmetic}, {threads} threads"
 
     def infer(self, clips: Inputs) -> Outputs:
         """See `Backend.infer`; one graph run per clip."""

@@ -11,7 +11,7 @@ from vad_runtime.backends.base import Backend, BackendClass, Options
 from vad_runtime.backends.checks import first_line
 from vad_runtime.bundle import Bundle
 from vad_runtime.contracts.errors import BackendError
-from vad_runtime.contracts.manifest import Artefact
+from vad_runtime.contracts.manifest import Artefact, PlanChoice, Precision, artefact_precision
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,11 +80,14 @@ def open_backend(bundle: Bundle, name: str = "auto", options: Options | None = N
         name: `auto` for the fastest that is installed and loads an artefact of the bundle, or one
             of `backend_names()`.
         options: Precision, threads, device. The precision `auto` means fp32 for an engine asked
-            for by name, so that scores do not depend on which; under `auto` it may be bf16.
+            for by name, so that scores do not depend on which. Where both are `auto`, the
+            bundle's plan decides if it can be followed; without one it is fp32, or bf16 where
+            that is proven, and never a graph of another precision.
 
     Raises:
-        BackendError: The name is unknown, its library is not installed, or it cannot run the
-            bundle. With `auto`: nothing can; the message says why for each.
+        BackendError: The name is unknown, its library is not installed, it cannot run the bundle,
+            or the bundle has no graph of this precision. With `auto`: nothing can; the message
+            says why for each.
     """
     wanted = options or Options()
     if name != "auto":
@@ -96,34 +99,65 @@ def open_backend(bundle: Bundle, name: str = "auto", options: Options | None = N
             # Whoever names an engine compares; `auto` is for whoever wants speed.
             wanted = replace(wanted, precision="fp32")
         return _open(bundle, name, wanted, "asked for")
+    planned = _planned(bundle, wanted) if wanted.precision == "auto" else ""
+    if isinstance(planned, Choice):
+        return planned
+    _artefact(bundle, wanted)  # refused once, not by each engine
     refusals: list[str] = []
     for candidate, entry in _BACKENDS.items():
         if not entry.auto:
             continue
         try:
             reason = _FASTEST if not refusals else f"next best, since {'; '.join(refusals)}"
-            return _open(bundle, candidate, wanted, reason)
+            return _open(bundle, candidate, wanted, reason + planned)
         except BackendError as error:
             refusals.append(str(error).rstrip("."))
     raise BackendError(f"no back end can run {bundle.name}: {'; '.join(refusals)}.")
 
 
+def _planned(bundle: Bundle, options: Options) -> Choice | str:
+    """Return what the bundle's plan chose, opened, or why not, as the tail of a reason."""
+    plan = bundle.manifest.plan
+    if plan is None:
+        return ""
+    try:
+        if plan.backend not in _BACKENDS:
+            raise BackendError(f"no back end is called {plan.backend!r} here")
+        if bundle.manifest.artefact_of(plan.precision) is None:
+            raise BackendError(f"its {artefact_precision(plan.precision)} artefact is gone")
+        options = replace(options, precision=plan.precision)
+        return _open(bundle, plan.backend, options, _plan_line(plan))
+    except BackendError as error:
+        reason = str(error).rstrip(".")
+        return f"; the plan ({plan.backend}, {plan.precision}) is not followed: {reason}"
+
+
+def _plan_line(plan: PlanChoice) -> str:
+    target = "" if plan.target_ms is None else f" for {plan.target_ms:g} ms a clip"
+    return f"planned on {plan.cpu}{target}: {plan.median_ms:.3g} ms with {plan.threads} threads"
+
+
 def _open(bundle: Bundle, name: str, options: Options, reason: str) -> Choice:
     entry = _BACKENDS[name]
-    short, artefact = _artefact(bundle, name)
+    short, artefact = _artefact(bundle, options)
     factory = _import(name, entry)
     backend = factory(bundle.file(artefact), bundle.manifest, options)
     return Choice(backend=backend, name=name, artefact=short, reason=reason)
 
 
-def _artefact(bundle: Bundle, name: str) -> tuple[str, Artefact]:
-    for short, artefact in bundle.manifest.artefacts.items():
-        if artefact.format == "onnx" and artefact.precision == "fp32":
-            return short, artefact
+def _artefact(bundle: Bundle, options: Options) -> tuple[str, Artefact]:
+    precision: Precision = "fp32" if options.precision == "auto" else options.precision
+    found = bundle.manifest.artefact_of(precision)
+    if found is not None and found[1].format == "onnx":
+        return found
+    wanted = artefact_precision(precision)
     have = ", ".join(bundle.manifest.artefacts)
-    raise BackendError(
-        f"{name} cannot run any artefact of {bundle.name} ({have}). Export an fp32 graph."
+    way_out = (
+        "Export an fp32 graph."
+        if wanted == "fp32"
+        else f"Make one with: vad-export quantise {bundle.path} --precision {wanted}"
     )
+    raise BackendError(f"{bundle.name} has no {wanted} artefact (it has: {have}). {way_out}")
 
 
 def _import(name: str, entry: _Entry) -> BackendClass:

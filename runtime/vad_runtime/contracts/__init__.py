@@ -17,6 +17,8 @@ from vad_runtime.contracts.manifest import (
     FeatureSpec,
     Manifest,
     OutputSpec,
+    PlanChoice,
+    Precision,
     ScoreSpec,
     Scoring,
 )
@@ -33,6 +35,8 @@ __all__ = [
     "Manifest",
     "OutputSpec",
     "ParityError",
+    "PlanChoice",
+    "Precision",
     "ScoreSpec",
     "Scoring",
     "SourceError",

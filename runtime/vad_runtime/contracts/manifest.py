@@ -15,7 +15,9 @@ from vad_runtime.contracts.errors import BundleError
 SCHEMA = 1
 """The manifest schema that this version writes, and the newest that it reads."""
 
-Precision = Literal["fp32", "bf16", "fp16", "int8"]
+Precision = Literal["fp32", "bf16", "fp16", "int8", "mixed"]
+"""Arithmetic of a graph; `mixed` = int8 where it is quantised, fp16 elsewhere."""
+
 Positive = Annotated[float, msgspec.Meta(gt=0)]
 
 
@@ -129,6 +131,42 @@ class Artefact(_Strict, frozen=True, kw_only=True):
     opset: int | None = None
     tools: dict[str, str] = {}
     """Versions of the tools that wrote it."""
+    made_from: str | None = None
+    """Short name of the artefact that it was made from; None = exported from the checkpoint."""
+    details: dict[str, Any] = {}
+    """How it was made: passes, calibration method, what stayed in a wider precision, and why."""
+
+
+class PlanChoice(_Strict, frozen=True, kw_only=True):
+    """What `vad-export plan` chose on one machine, and what it measured there."""
+
+    backend: Annotated[str, msgspec.Meta(min_length=1)]
+    """Name of the back end, as `--backend` takes it."""
+    precision: Precision
+    """As `--precision` takes it; fp32 and bf16 both run the fp32 artefact."""
+    target_ms: Positive | None
+    """Longest time for a clip that was asked for, milliseconds; None = as fast as possible."""
+    median_ms: Positive
+    """Median time of a clip, milliseconds."""
+    p95_ms: Positive
+    """Time that 95 % of the clips stayed under, milliseconds."""
+    cpu: str
+    """Name of the processor that it was measured on."""
+    threads: Annotated[int, msgspec.Meta(ge=1)]
+    why: str
+    """Why this one, in words."""
+
+    def __post_init__(self) -> None:
+        """Refuse NaN and infinity, which JSON would write as null."""
+        for name in ("target_ms", "median_ms", "p95_ms"):
+            value = getattr(self, name)
+            if value is not None and not math.isfinite(value):
+                raise ValueError(f"PlanChoice.{name} must be finite, got {value}")
+
+    @property
+    def artefact_precision(self) -> Precision:
+        """Precision of the artefact that it runs: bf16 is arithmetic of the fp32 graph."""
+        return artefact_precision(self.precision)
 
 
 class Manifest(_Strict, frozen=True, kw_only=True):
@@ -144,7 +182,7 @@ class Manifest(_Strict, frozen=True, kw_only=True):
     outputs: list[OutputSpec] = []
     scoring: Scoring = Scoring()
     artefacts: dict[str, Artefact]
-    """Artefacts by a short name, for example `fp32`."""
+    """Artefacts by a short name, for example `fp32`; at most one of each precision."""
     training: dict[str, Any] = {}
     """Summary of the training data and run."""
     licence: str = "unspecified"
@@ -156,6 +194,8 @@ class Manifest(_Strict, frozen=True, kw_only=True):
     latency: dict[str, Any] | None = None
     features: FeatureSpec | None = None
     """The graph takes precomputed features, not clips; None = clips."""
+    plan: PlanChoice | None = None
+    """What `--backend auto` follows; None = nothing was planned."""
 
     def __post_init__(self) -> None:
         """Refuse a manifest that contradicts itself."""
@@ -173,6 +213,15 @@ class Manifest(_Strict, frozen=True, kw_only=True):
                 f"score.count is {self.score.count}, but there are {self.features.segments} "
                 "segments"
             )
+        _check_artefacts(self.artefacts)
+
+    def artefact_of(self, precision: Precision) -> tuple[str, Artefact] | None:
+        """Return short name and artefact of a precision; bf16 is arithmetic of the fp32 graph."""
+        wanted = artefact_precision(precision)
+        for short, artefact in self.artefacts.items():
+            if artefact.precision == wanted:
+                return short, artefact
+        return None
 
     @property
     def input_shape(self) -> tuple[int, ...]:
@@ -185,6 +234,33 @@ class Manifest(_Strict, frozen=True, kw_only=True):
     def input_name(self) -> Literal["clip", "features"]:
         """Name of the graph's only input."""
         return "clip" if self.features is None else "features"
+
+
+def artefact_precision(precision: Precision) -> Precision:
+    """Return the precision of the artefact that computes in `precision`: fp32 for bf16."""
+    return "fp32" if precision == "bf16" else precision
+
+
+def _check_artefacts(artefacts: dict[str, Artefact]) -> None:
+    """Refuse what would leave it open which file runs, or which file another was made from."""
+    by_precision: dict[str, str] = {}
+    by_file: dict[str, str] = {}
+    for short, artefact in artefacts.items():
+        other = by_precision.setdefault(artefact.precision, short)
+        if other != short:
+            raise ValueError(
+                f"artefacts {other} and {short} are both {artefact.precision}, "
+                "but a bundle has at most one of each precision"
+            )
+        other = by_file.setdefault(artefact.file, short)
+        if other != short:
+            raise ValueError(f"artefacts {other} and {short} are the same file {artefact.file!r}")
+        if artefact.made_from == short:
+            raise ValueError(f"artefact {short} says that it was made from itself")
+        if artefact.made_from is not None and artefact.made_from not in artefacts:
+            raise ValueError(
+                f"artefact {short} was made from {artefact.made_from}, which is not there"
+            )
 
 
 def manifest_from_json(text: bytes, where: str) -> Manifest:

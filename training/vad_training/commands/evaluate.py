@@ -4,14 +4,14 @@ from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, cast
+from typing import TYPE_CHECKING, cast
 
 import click
 
 from vad_runtime.backends import Choice, backend_names, open_backend
 from vad_runtime.backends.base import Options
 from vad_runtime.bundle import MANIFEST, Bundle, sha256_of_file
-from vad_runtime.contracts import BackendError
+from vad_runtime.contracts import BackendError, Precision
 from vad_runtime.labels import read_labels
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 _PATH = click.Path(path_type=Path)
 _NAMED = 3
-_PrecisionName = Literal["fp32", "bf16"]
+_PRECISIONS: tuple[Precision, ...] = ("fp32", "bf16", "fp16", "int8", "mixed")
 
 
 @click.command()
@@ -41,9 +41,10 @@ _PrecisionName = Literal["fp32", "bf16"]
 @click.option(
     "--precision",
     "precisions",
-    type=click.Choice(["fp32", "bf16"]),
+    type=click.Choice(_PRECISIONS),
     multiple=True,
-    help="May be repeated.  [default: fp32, and bf16 where the bundle's parity report allows it]",
+    help="May be repeated.  [default: fp32, bf16 where the bundle's parity report allows it, and "
+    "every other graph of the bundle]",
 )
 @click.option("--form", help="What a score is made of, for a training run.")
 @click.option(
@@ -88,7 +89,7 @@ def evaluate(
 
         data = dataset_from_folder(dataset, labels_file)
         out = out or Path(f"{target.resolve().name}.evaluation")
-        asked = cast("tuple[_PrecisionName, ...]", precisions)
+        asked = cast("tuple[Precision, ...]", precisions)
         label_set, left_out = data.labels.label_set, list(data.left_out)
         scored = []
         for model in _models(target, backend, asked, form):
@@ -120,27 +121,32 @@ def _is_bundle(target: Path) -> bool:
 
 
 def _models(
-    target: Path, backend: str, precisions: Sequence[_PrecisionName], form: str | None
+    target: Path, backend: str, precisions: Sequence[Precision], form: str | None
 ) -> "Iterator[AbstractContextManager[_Model | str]]":
     """Yield a context for each way to run the target; it gives a `_Model`, or why it cannot run."""
     if not _is_bundle(target):
         yield _run_model(target, form)
         return
-    from vad_training.evaluation_runs import identity_of
-
     bundle = Bundle.open(target)
-    wanted: Sequence[_PrecisionName] = precisions or ["fp32"]
-    if not precisions and (bundle.manifest.parity or {}).get("bf16_allowed"):
-        wanted = ["fp32", "bf16"]
-    for precision in dict.fromkeys(wanted):
+    for precision in dict.fromkeys(precisions or _precisions_of(bundle)):
         must = precision in precisions or precision == "fp32"
-        yield _bundle_model(bundle, backend, precision, identity_of(bundle), must=must)
+        yield _bundle_model(bundle, backend, precision, must=must)
+
+
+def _precisions_of(bundle: Bundle) -> list[Precision]:
+    """Return fp32 first, which the others are compared with, and what else the bundle has."""
+    there = {artefact.precision for artefact in bundle.manifest.artefacts.values()}
+    if (bundle.manifest.parity or {}).get("bf16_allowed"):
+        there.add("bf16")
+    return [name for name in _PRECISIONS if name == "fp32" or name in there]
 
 
 @contextmanager
 def _bundle_model(
-    bundle: Bundle, backend: str, precision: _PrecisionName, identity: str, *, must: bool
+    bundle: Bundle, backend: str, precision: Precision, *, must: bool
 ) -> Iterator[_Model | str]:
+    from vad_training.evaluation_runs import identity_of
+
     try:
         choice = open_backend(bundle, backend, Options(precision=precision))
     except BackendError as error:
@@ -149,6 +155,7 @@ def _bundle_model(
         yield f"{precision} is left out: {error}"
         return
     try:
+        identity = identity_of(bundle, choice.artefact)
         yield _Model(name=precision, bundle=bundle, choice=choice, identity=identity)
     finally:
         choice.backend.close()
