@@ -34,6 +34,23 @@ def read_config(file: Path | None, settings: Sequence[str] = ()) -> TrainConfig:
     Raises:
         ConfigError: Unreadable, not YAML, an unknown key, or a value out of its range.
     """
+    changes = tree_from_settings(file, settings)
+    where = str(file) if file is not None else "configuration"
+    # Defaults first, so that `clip.height=64` need not name the rest of the clip.
+    defaults = tree_from_config(_family(changes, where)())
+    return config_from_tree(_merged(defaults, changes), where)
+
+
+def tree_from_settings(file: Path | None, settings: Sequence[str] = ()) -> dict[str, Any]:
+    """Return what a YAML file and `key=value` settings say, as nested dictionaries.
+
+    Args:
+        file: YAML with keys and values; None = nothing.
+        settings: With dotted keys, values in YAML; they win over the file.
+
+    Raises:
+        ConfigError: Unreadable, not YAML, or a setting of another form.
+    """
     changes = _tree_from_file(file) if file is not None else {}
     for setting in settings:
         key, sign, text = setting.partition("=")
@@ -46,10 +63,7 @@ def read_config(file: Path | None, settings: Sequence[str] = ()) -> TrainConfig:
         for part in reversed(key.split(".")):
             value = {part: value}
         changes = _merged(changes, value)
-    where = str(file) if file is not None else "configuration"
-    # Defaults first, so that `clip.height=64` need not name the rest of the clip.
-    defaults = tree_from_config(_family(changes, where)())
-    return config_from_tree(_merged(defaults, changes), where)
+    return changes
 
 
 def config_from_tree(tree: dict[str, Any], where: str) -> TrainConfig:

@@ -85,7 +85,8 @@ class StaeScore(nn.Module):
 
     def forward(self, clip: Tensor) -> tuple[Tensor, ...]:
         """Score clips of shape (N, T, H, W, 1), uint8; return `score` and the asked outputs."""
-        frames = clip.permute(0, 4, 1, 2, 3).to(torch.float32) / 255.0
+        # The cast comes first: TensorRT moves no uint8.
+        frames = clip.to(torch.float32).permute(0, 4, 1, 2, 3) / 255.0
         size = self.frames
         head = frames[:, :, :size]
         extra: dict[str, Tensor] = {}

@@ -93,7 +93,8 @@ class ClipEmbedder(nn.Module):
             Shape (N, 3, T, H', W'), float32.
         """
         how = self.spec.preprocess
-        frames = clip.permute(0, 4, 1, 2, 3).to(torch.float32)
+        # The cast comes first: TensorRT moves no uint8.
+        frames = clip.to(torch.float32).permute(0, 4, 1, 2, 3)
         if how.bgr:
             # Slices, not flip: every exporter and engine knows them.
             frames = torch.cat([frames[:, 2:3], frames[:, 1:2], frames[:, 0:1]], dim=1)
