@@ -1,6 +1,6 @@
-"""Clips drawn evenly from footage: the inputs of the parity check, later of calibration."""
+"""Clips drawn evenly from footage, for the parity check; the walk that calibration shares."""
 
-from collections.abc import Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -8,9 +8,9 @@ import numpy as np
 import numpy.typing as npt
 
 from vad_runtime.contracts import ClipSpec, SourceError
-from vad_runtime.sources import open_source
+from vad_runtime.sources import FrameSource, open_source
 from vad_runtime.sources.prefetch import Prefetch
-from vad_runtime.windows import ClipWindow, HoleRule
+from vad_runtime.windows import Clip, ClipWindow, HoleRule
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,7 +43,7 @@ def clips_from_footage(
         SourceError: No source holds a whole clip.
     """
     rng = np.random.default_rng([seed, 4])
-    chosen = [sources[i] for i in _evenly(len(sources), min(count, len(sources)))]
+    chosen = [sources[i] for i in evenly(len(sources), min(count, len(sources)))]
     clips: list[npt.NDArray[np.uint8]] = []
     origins: list[tuple[str, int]] = []
     unreadable: list[str] = []
@@ -65,41 +65,79 @@ def clips_from_footage(
     return SampledClips(clips=np.concatenate(clips), origins=origins)
 
 
-def _from_one(
-    source: Path, spec: ClipSpec, want: int, rng: np.random.Generator
-) -> list[tuple[npt.NDArray[np.uint8], int]]:
-    """Reservoir-sample one clip from each of `want` stretches of a source.
+def whole_clips(source: FrameSource, spec: ClipSpec) -> Generator[Clip, None, None]:
+    """Walk over every whole clip of a source, one `stride` apart; none spans a hole.
 
-    A source that does not know its length (Matroska, raw streams) is one stretch with `want` clips.
+    A clip's place (`indices[0]`) depends on the file and the spec alone, so that a second walk
+    finds the same clips. Close the iterator to end early.
+
+    Args:
+        source: An opened source; read once, in a thread of its own.
+        spec: The clips' form; its hop is not used.
+
+    Yields:
+        Clips whose pixels are valid until the next one is asked for.
+
+    Raises:
+        SourceError: The source cannot be read.
     """
-    opened = open_source(source, spec, pictures=False)
-    total = opened.info.frames
-    stretch = max(1, (max(total or 0, spec.span) - spec.span + 1) // want)
     window = ClipWindow(spec, hop=spec.stride)
-    holes = HoleRule(opened.info.fps)
-    best: dict[int, tuple[npt.NDArray[np.uint8], int]] = {}
-    seen: dict[int, int] = {}
-    clips = 0
-    for frame in Prefetch(opened):
+    holes = HoleRule(source.info.fps)
+    for frame in Prefetch(source):
         if holes.cause(frame) is not None:
             window.flush()
         if frame.damaged:
             continue
         clip = window.push(frame.index, frame.pixels)
-        if clip is None:
-            continue
-        clips += 1
+        if clip is not None:
+            yield clip
+
+
+def drawn_clips(
+    clips: Iterable[Clip],
+    spec: ClipSpec,
+    total: int | None,
+    want: int,
+    rng: np.random.Generator,
+) -> Iterator[tuple[int, Clip]]:
+    """Reservoir-sample one clip from each of `want` equal stretches of a source.
+
+    Args:
+        clips: What `whole_clips` gives.
+        spec: The clips' form.
+        total: Frames that the source promises. None = unknown (Matroska, raw streams): the source
+            is one stretch with `want` clips.
+        want: How many clips, at least 1.
+        rng: For the places.
+
+    Yields:
+        A stretch's number and a clip, which takes the place of what that stretch had before.
+    """
+    stretch = max(1, (max(total or 0, spec.span) - spec.span + 1) // want)
+    seen: dict[int, int] = {}
+    for number, clip in enumerate(clips):
         if total is None:
-            place = clips - 1 if clips <= want else int(rng.integers(clips))
+            place = number if number < want else int(rng.integers(number + 1))
             take = place < want
         else:
             place = min(clip.indices[0] // stretch, want - 1)
             seen[place] = seen.get(place, 0) + 1
             take = rng.random() < 1 / seen[place]
         if take:
-            best[place] = (clip.pixels.copy(), clip.indices[0])
-    return sorted(best.values(), key=lambda found: found[1])
+            yield place, clip
 
 
-def _evenly(total: int, count: int) -> list[int]:
+def evenly(total: int, count: int) -> list[int]:
+    """Return `count` numbers of 0 to `total` - 1, as even as can be; the ends are among them."""
     return [round(place) for place in np.linspace(0, total - 1, count).tolist()]
+
+
+def _from_one(
+    source: Path, spec: ClipSpec, want: int, rng: np.random.Generator
+) -> list[tuple[npt.NDArray[np.uint8], int]]:
+    opened = open_source(source, spec, pictures=False)
+    best: dict[int, tuple[npt.NDArray[np.uint8], int]] = {}
+    walk = whole_clips(opened, spec)
+    for place, clip in drawn_clips(walk, spec, opened.info.frames, want, rng):
+        best[place] = (clip.pixels.copy(), clip.indices[0])
+    return sorted(best.values(), key=lambda found: found[1])
