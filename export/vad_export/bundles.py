@@ -3,6 +3,7 @@
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -12,6 +13,7 @@ import torch
 from vad_calibration import SampledClips, clips_from_footage
 from vad_export.onnx_graph import onnx_from_graph, opset_of
 from vad_export.parity import parity_report
+from vad_export.passes import optimise
 from vad_export.threshold import raw_scores, scoring_from_normal
 from vad_runtime import __version__
 from vad_runtime.backends import open_backend
@@ -22,12 +24,20 @@ from vad_runtime.bundle import (
     rewrite_manifest,
     write_bundle,
 )
-from vad_runtime.contracts import Artefact, ConfigError, FeatureSpec, InputError, Scoring
+from vad_runtime.contracts import (
+    Artefact,
+    ConfigError,
+    FeatureSpec,
+    InputError,
+    Manifest,
+    Scoring,
+)
 from vad_runtime.features import find_features, read_features, segment_features
 from vad_training.data.store import store_from_footage
 from vad_training.graphs import ScoreGraph
 
 _PARITY_CLIPS = 8
+_PASS_INPUTS = 2
 
 
 def bundle_from_graph(
@@ -41,6 +51,7 @@ def bundle_from_graph(
     name: str | None = None,
     licence: str = "unspecified",
     overwrite: bool = False,
+    passes: bool = True,
 ) -> Bundle:
     """Export, check against PyTorch, and write a bundle.
 
@@ -56,6 +67,8 @@ def bundle_from_graph(
         name: The model's name; None = its family.
         licence: Of the weights.
         overwrite: Replace an existing bundle.
+        passes: Rewrite the graph exactly where that is faster on this machine; see
+            `vad_export.passes`. What was done stands in the manifest.
 
     Raises:
         ConfigError: Normal footage for a graph that takes features.
@@ -72,8 +85,10 @@ def bundle_from_graph(
     with tempfile.TemporaryDirectory(prefix="vad-export-") as work:
         file = Path(work) / "model.fp32.onnx"
         onnx_from_graph(graph, file)
+        details = _optimised(file, graph.manifest(), sample) if passes else {}
+        artefact = msgspec.structs.replace(_artefact(file), details=details)
         manifest = graph.manifest(
-            name=name, artefacts={"fp32": _artefact(file)}, scoring=scoring, licence=licence
+            name=name, artefacts={"fp32": artefact}, scoring=scoring, licence=licence
         )
         # The check needs a bundle to open; the one that is kept is written after it has passed.
         draft = write_bundle(Path(work) / "draft.vad", manifest, {"fp32": file})
@@ -82,6 +97,24 @@ def bundle_from_graph(
         if normal:
             draft = scoring_from_footage(draft, normal, quantile)
         return write_bundle(target, draft.manifest, {"fp32": file}, overwrite=overwrite)
+
+
+def _optimised(file: Path, manifest: Manifest, sample: Inputs) -> dict[str, Any]:
+    """Rewrite a graph in place where that is exact and faster; return what was tried."""
+    model, reports = optimise(onnx.load(file), manifest, sample[:_PASS_INPUTS])
+    onnx.save(model, file)
+    tried = {
+        report.name: {
+            "places": report.places,
+            "kept": report.kept,
+            "max_difference": report.max_difference,
+            "speedup": report.speedup,
+            "why": report.why,
+        }
+        for report in reports
+        if report.places
+    }
+    return {"passes": tried} if tried else {}
 
 
 def _artefact(file: Path) -> Artefact:

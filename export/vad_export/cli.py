@@ -5,6 +5,7 @@ from typing import NoReturn
 
 import click
 
+from vad_export.commands import calibrate, plan, quantise, verify
 from vad_runtime import __version__
 from vad_runtime.bundle import Bundle
 from vad_runtime.commands import FiniteFloat, run_command
@@ -21,6 +22,10 @@ _FORMS = (*_STAE_FORMS, "error", "distance", "latent_distance", "probability")
 @click.version_option(__version__, prog_name="vad-export")
 def cli() -> None:
     """Make bundles that vad-run understands, and change their settings."""
+
+
+for _module in (calibrate, quantise, verify, plan):
+    cli.add_command(_module.command)
 
 
 @cli.command("onnx")
@@ -74,6 +79,12 @@ def cli() -> None:
     "threshold are chosen from it. May be repeated.",
 )
 @click.option("--quantile", type=_QUANTILE, default=0.999, show_default=True)
+@click.option(
+    "--passes/--no-passes",
+    default=True,
+    show_default=True,
+    help="Rewrite the graph exactly where that is faster on this machine.",
+)
 @click.option("--name", help="Name of the model.  [default: its family]")
 @click.option("--licence", default="unspecified", show_default=True, help="Of the weights.")
 @click.option("--overwrite", is_flag=True, help="Replace an existing bundle.")
@@ -92,6 +103,7 @@ def onnx(
     clips: Path | None,
     normal: tuple[Path, ...],
     quantile: float,
+    passes: bool,
     name: str | None,
     licence: str,
     overwrite: bool,
@@ -140,7 +152,9 @@ def onnx(
         name=name,
         licence=licence,
         overwrite=overwrite,
+        passes=passes,
     )
+    _say_passes(bundle)
     _say_parity(bundle)
     click.echo(f"{bundle.path}: {bundle.manifest.score.form} score, {_input(bundle)} in")
 
@@ -150,6 +164,12 @@ def _input(bundle: Bundle) -> str:
     if spec is not None:
         return f"{spec.segments} features of {spec.size} numbers"
     return f"{bundle.manifest.clip.frames} frames"
+
+
+def _say_passes(bundle: Bundle) -> None:
+    for name, found in bundle.manifest.artefacts["fp32"].details.get("passes", {}).items():
+        kept = "kept" if found["kept"] else "not kept"
+        click.echo(f"pass {name}: {kept}, {found['why']}")
 
 
 def _say_parity(bundle: Bundle) -> None:
@@ -209,6 +229,12 @@ def set_command(bundle: Path, settings: tuple[str, ...]) -> None:
     show_default=True,
     help="Share of normal frames that stay below the level of the threshold.",
 )
+@click.option(
+    "--target-ms",
+    type=FiniteFloat(0, min_open=True),
+    help="Longest time for a clip on this machine.  [default: the time from clip to clip]",
+)
+@click.option("--int8", is_flag=True, help="Make INT8 even where a wider precision is fast enough.")
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
 @click.option("--run", "run_folder", type=_PATH, help="Run folder.  [default: NAME.run]")
 @click.option("--overwrite", is_flag=True, help="Replace an existing bundle.")
@@ -219,11 +245,16 @@ def deploy(
     validation: Path | None,
     form: str | None,
     quantile: float,
+    target_ms: float | None,
+    int8: bool,
     seed: int,
     run_folder: Path | None,
     overwrite: bool,
 ) -> None:
     """Turn normal footage into a checked bundle with a threshold, in one go.
+
+    The most faithful precision that is fast enough on this machine is chosen; INT8 is made where
+    none of the wider ones is, and taken where it decides the same.
 
     Interrupted, it goes on where it was when the same command is given again.
     """
@@ -238,6 +269,8 @@ def deploy(
         form=ScoreForm(form=form) if form else DEFAULT_FORM,  # type: ignore[arg-type]
         quantile=quantile,
         seed=seed,
+        target_ms=target_ms,
+        int8=int8,
         validation=[validation] if validation else [],
         overwrite=overwrite,
     )

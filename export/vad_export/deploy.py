@@ -13,10 +13,16 @@ import numpy as np
 import torch
 
 from vad_export.bundles import bundle_from_graph
+from vad_export.fitting import fitted
 from vad_export.threshold import raw_scores, require_enough_frames, scoring_from_normal
 from vad_runtime.backends import open_backend
-from vad_runtime.bundle import Bundle, require_free_bundle_path, write_bundle
-from vad_runtime.contracts import InputError
+from vad_runtime.bundle import (
+    Bundle,
+    require_free_bundle_path,
+    rewrite_manifest,
+    write_bundle,
+)
+from vad_runtime.contracts import ExportError, InputError
 from vad_runtime.files import whole_file
 from vad_training.checkpoint import checkpoint_from_path
 from vad_training.config import (
@@ -59,6 +65,10 @@ class DeployOptions:
     validation: Sequence[Path] = ()
     """Normal footage for validation and threshold; empty = a part of the footage is held back."""
     overwrite: bool = False
+    target_ms: float | None = None
+    """Longest time for a clip on this machine, milliseconds; None = the time from clip to clip."""
+    int8: bool = False
+    """Make an INT8 graph even where a wider precision is fast enough."""
 
 
 def deploy(
@@ -68,7 +78,7 @@ def deploy(
     options: DeployOptions,
     say: Callable[[str], None] = lambda _: None,
 ) -> Bundle:
-    """Train, export, check, choose a threshold, and write a bundle.
+    """Train, export, check, choose threshold and precision, and write a bundle.
 
     Args:
         footage: Normal videos, folders of frames, or folders that hold such.
@@ -79,6 +89,8 @@ def deploy(
         say: Receives a line per stage.
 
     Raises:
+        ExportError: Nothing meets the target that was asked for; the bundle is written all the
+            same, without a plan.
         VadError: As in each of its steps; `target` is then left as it was.
     """
     require_free_bundle_path(target, overwrite=options.overwrite)
@@ -127,11 +139,37 @@ def deploy(
         choice.backend.close()
     scoring = scoring_from_normal(raw, quantile=options.quantile)
     say(f"threshold: {scoring.threshold} ({scoring.method})")
-    manifest = msgspec.structs.replace(draft.manifest, scoring=scoring)
-    files = {short: draft.file(a) for short, a in manifest.artefacts.items()}
-    bundle = write_bundle(target, manifest, files, overwrite=options.overwrite)
+    draft = rewrite_manifest(draft, msgspec.structs.replace(draft.manifest, scoring=scoring))
+    draft, missed = _fitted(draft, [Path(name) for name in normal.videos], run_folder, options, say)
+    files = {short: draft.file(a) for short, a in draft.manifest.artefacts.items()}
+    bundle = write_bundle(target, draft.manifest, files, overwrite=options.overwrite)
     shutil.rmtree(draft.path)
+    if missed:
+        raise ExportError(f"{missed.rstrip('.')}. {target} was written without a plan.")
     return bundle
+
+
+def _fitted(
+    draft: Bundle,
+    footage: Sequence[Path],
+    run_folder: Path,
+    options: DeployOptions,
+    say: Callable[[str], None],
+) -> tuple[Bundle, str]:
+    """Plan the bundle; returns it and, where a target that was asked for is missed, why."""
+    if options.target_ms is None and draft.manifest.clip.fps is None:
+        say("no plan: the footage has mixed frame rates and no target was given")
+        return draft, ""
+    draft, plan = fitted(
+        draft,
+        footage,
+        run_folder / "calibration",
+        target_ms=options.target_ms,
+        int8=options.int8,
+        say=say,
+    )
+    asked = plan.chosen is None and options.target_ms is not None
+    return draft, plan.line if asked else ""
 
 
 class _Order(msgspec.Struct, frozen=True, kw_only=True):

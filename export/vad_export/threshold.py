@@ -23,7 +23,12 @@ SMOOTHING = Scoring(smoothing="mean", window=4, release=0.7)
 
 
 def raw_scores(
-    manifest: Manifest, backend: Backend, store: FrameStore, segments: Sequence[Segment]
+    manifest: Manifest,
+    backend: Backend,
+    store: FrameStore,
+    segments: Sequence[Segment],
+    *,
+    label: str = "scoring normal footage, parts",
 ) -> list[Scores]:
     """Score decoded footage by the same road as `vad-run`.
 
@@ -32,6 +37,7 @@ def raw_scores(
         backend: Open; stays open.
         store: The footage at model size.
         segments: Which parts of it.
+        label: What the progress bar says.
 
     Returns:
         For each segment the raw score of every row, NaN where a row has none.
@@ -41,7 +47,7 @@ def raw_scores(
     dense = msgspec.structs.replace(clip, stride=1, hop=clip.hop // clip.stride)
     manifest = msgspec.structs.replace(manifest, clip=dense)
     out = []
-    with progress("scoring normal footage, parts", len(segments)) as bar:
+    with progress(label, len(segments)) as bar:
         for segment in segments:
             detector = Detector(manifest, backend)
             rows = store.frames[segment.start : segment.start + segment.frames]

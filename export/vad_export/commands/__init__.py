@@ -1,0 +1,1 @@
+"""The commands of `vad-export` that have a module of their own, imported when asked for."""
