@@ -217,7 +217,7 @@ def _layer(node: NodeProto, graph: Graph) -> Layer | None:
         name=node.name,
         op=node.op_type,
         activation=node.input[0],
-        weight=weight.name,
+        weight=node.input[1],
         axis=axis,
         work=work,
         weights=size,

@@ -26,7 +26,7 @@ from vad_calibration.placement import (
 from vad_runtime.contracts import ExportError
 
 LEVELS = 127
-"""Largest INT8 value used; -128 is not, so that the grid is symmetric."""
+"""The value that a limit becomes."""
 
 _OPSET = 13
 """From here on DequantizeLinear takes one scale a channel."""
@@ -42,9 +42,9 @@ def qdq_from_model(
 ) -> onnx.ModelProto:
     """Return a copy of a graph whose layers compute in INT8.
 
-    A value is rounded to ``clip(round(x / s), -127, 127) * s`` with ``s = limit / 127``
-    (Krishnamoorthi, arXiv 1806.08342, symmetric); a weight has one s an output channel, from its
-    largest magnitude.
+    A value is rounded to ``clip(round(x / s), -128, 127) * s`` with ``s = limit / 127``
+    (Krishnamoorthi, arXiv 1806.08342, symmetric), where only what lies beyond the limit becomes
+    -128; a weight to -127 .. 127, with one s an output channel, from its largest magnitude.
 
     Args:
         model: The fp32 graph; only read.

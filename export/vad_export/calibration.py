@@ -12,6 +12,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -77,9 +78,9 @@ class FeatureInputs:
         self._files = list(files)
         self._spec = spec
 
-    @property
+    @cached_property
     def key(self) -> str:
-        """SHA-256, hexadecimal, of the features as the graph gets them."""
+        """SHA-256, hexadecimal, of the features as the graph gets them; all are read for it."""
         digest = sha256(repr(self._spec).encode())
         for bag in self:
             digest.update(np.ascontiguousarray(bag).data)

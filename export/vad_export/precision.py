@@ -74,7 +74,7 @@ def quantise(
     Raises:
         ConfigError: No calibration folder where one is needed.
         InputError: The folder does not fit the model, or its footage is gone.
-        ExportError: No layer can be quantised, or a graph breaks a rule of TensorRT's.
+        ExportError: No layer can be quantised, or a graph breaks a rule of `lint_qdq`.
         ParityError: The budget is not met, whatever is put back.
     """
     config = config or PrecisionConfig()
@@ -97,7 +97,10 @@ def quantise(
             made["int8"] = (whole.model, whole.details)
         if "mixed" in precisions:
             half = fp16_from_model(whole.model)
-            made["mixed"] = (half.model, whole.details | {"fp32_nodes": _by_rule(half.kept)})
+            made["mixed"] = (
+                _linted(half.model),
+                whole.details | {"fp32_nodes": _by_rule(half.kept)},
+            )
         changes["calibration"] = opened.about | {"method": config.method}
     if "fp16" in precisions:
         half = fp16_from_model(model)
@@ -124,7 +127,8 @@ def measured_ranges(
     Args:
         bundle: With an fp32 artefact.
         calibration: The calibration folder.
-        config: Which layers; None = the defaults. What other choices need is measured anew.
+        config: Which layers; None = the defaults. What another choice of operators needs is
+            measured anew; `keep` changes nothing here.
         threads: For ONNX Runtime; None = all that this process may use.
 
     Raises:
@@ -135,11 +139,16 @@ def measured_ranges(
     config = config or PrecisionConfig()
     source = bundle.file(_fp32(bundle)[1])
     model = onnx.load(source)
-    layers = quantisable_layers(model, config.layers)
-    tensors = activation_tensors(model, _wanted(layers, model, config), config.layers)
+    tensors = _tensors(model, config)
     del model  # hundreds of megabytes that the engine needs now
     inputs = inputs_from_folder(calibration, bundle.manifest)
     return ranges_from_inputs(source, tensors, inputs, state=calibration / RANGES, threads=threads)
+
+
+def _tensors(model: onnx.ModelProto, config: PrecisionConfig) -> list[str]:
+    """Return the tensors of all layers, also of those to keep, so that `keep` may change later."""
+    layers = quantisable_layers(model, config.layers)
+    return activation_tensors(model, layers, config.layers)
 
 
 def int8_from_model(
@@ -167,7 +176,7 @@ def int8_from_model(
     layers = _wanted(quantisable_layers(model, config.layers), model, config)
     ranges = ranges_from_inputs(
         source,
-        activation_tensors(model, layers, config.layers),
+        _tensors(model, config),
         calibration.inputs,
         state=calibration.folder / RANGES,
     )
@@ -178,10 +187,7 @@ def int8_from_model(
     say(f"ranges of {len(limits)} tensors from {ranges.inputs} inputs, {config.method}")
     fallback = _searched(trial, names, config, calibration, say)
     chosen = [name for name in names if name not in set(fallback.kept)]
-    whole = trial.graph(frozenset(chosen))
-    findings = lint_qdq(whole)
-    if findings:
-        raise ExportError(f"TensorRT refuses this graph: {findings[0].line}. Report it as a bug.")
+    whole = _linted(trial.graph(frozenset(chosen)))
     agreement = trial.agreement(frozenset(chosen))
     say(
         f"int8: {len(chosen)} of {len(names)} layers, Spearman {agreement.spearman:.4f}, mean "
@@ -200,6 +206,13 @@ def int8_from_model(
     if config.method == "percentile":
         details["percentile"] = config.percentile
     return Quantised(model=whole, details=details)
+
+
+def _linted(model: onnx.ModelProto) -> onnx.ModelProto:
+    findings = lint_qdq(model)
+    if findings:
+        raise ExportError(f"the INT8 graph is not sound: {findings[0].line}. Report it as a bug.")
+    return model
 
 
 def _wanted(

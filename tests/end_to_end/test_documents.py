@@ -13,12 +13,13 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import msgspec
 import pytest
 from helpers import moving_blob, write_video
 from helpers_documents import NOT_RUN, ROOT, blocks_of, run
 from helpers_footage import scene, write_class_folders, write_labels
 
-from vad_runtime.bundle import Bundle
+from vad_runtime.bundle import Bundle, rewrite_manifest
 
 FPS = 15
 ELSEWHERE = {"docs/classes.md": "test_journey.py"}
@@ -77,6 +78,14 @@ def own_site(room: Path, bundle: Path) -> None:
     shutil.copytree(bundle, room / "site.vad")
 
 
+def calm_site(room: Path, bundle: Path) -> None:
+    """Make a bundle with a threshold far above its scores, so that rounding flips no decision."""
+    own_site(room, bundle)
+    opened = Bundle.open(room / "site.vad")
+    scoring = msgspec.structs.replace(opened.manifest.scoring, threshold=0.9)
+    rewrite_manifest(opened, msgspec.structs.replace(opened.manifest, scoring=scoring))
+
+
 def labelled_videos(room: Path, bundle: Path) -> None:
     """Make a folder with test videos and `labels.json` with their truth."""
     (room / "test").mkdir()
@@ -119,6 +128,7 @@ PREPARED: dict[str, tuple[Callable[[Path, Path], None], ...]] = {
     "docs/evaluation.md": (own_site, many_normal, labelled_videos),
     "docs/data.md": (class_folders,),
     "docs/backbones.md": (class_folders,),
+    "docs/precision.md": (calm_site, short_normal),
     "docs/running.md": (site, short_normal, night),
     "docs/bundle-format.md": (own_site,),
     "docs/training.md": (site, short_normal, night, weights, labelled_videos),

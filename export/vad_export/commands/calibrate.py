@@ -58,4 +58,6 @@ def command(
 
 def default_folder(bundle: Path) -> Path:
     """Return the calibration folder of a bundle where none is named."""
-    return bundle.with_name(f"{bundle.stem}.calibration")
+    # A folder that was entered is called `.`, which says nothing of its name.
+    named = bundle if bundle.name not in ("", "..") else bundle.resolve()
+    return named.with_name(f"{named.stem}.calibration")

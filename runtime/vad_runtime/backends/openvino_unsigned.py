@@ -23,8 +23,22 @@ _STEPS = 255
 
 _NEVER_NEGATIVE = frozenset(["Relu", "Sigmoid", "Softmax", "Abs", "Exp", "Sqrt"])
 _KEEPS_SIGN = frozenset(
-    "MaxPool AvgPool Reshape Transpose Slice StridedSlice Gather Squeeze Unsqueeze Convert "
-    "FakeQuantize ReduceMean ReduceSum ReduceMax".split()
+    [
+        "MaxPool",
+        "AvgPool",
+        "Reshape",
+        "Transpose",
+        "Slice",
+        "StridedSlice",
+        "Gather",
+        "Squeeze",
+        "Unsqueeze",
+        "Convert",
+        "FakeQuantize",
+        "ReduceMean",
+        "ReduceSum",
+        "ReduceMax",
+    ]
 )
 """Operators whose result is not negative where their first input is not."""
 _ALL_INPUTS = frozenset(["Add", "Concat", "Multiply", "Divide", "Maximum"])
