@@ -10,7 +10,8 @@ import torch
 from helpers import artefact, manifest, moving_blob, write_video
 from pytest_benchmark.fixture import BenchmarkFixture
 
-from vad_export.onnx_graph import onnx_from_graph, opset_of
+from vad_export.onnx_graph import onnx_from_graph
+from vad_export.opset import opset_of
 from vad_runtime.backends import open_backend
 from vad_runtime.backends.base import Options, PrecisionChoice
 from vad_runtime.backends.registry import Choice

@@ -20,6 +20,8 @@ LEVELS = 127
 _LINEAR_BINS = 2048
 _KL_LEVELS = 128
 _KL_FAR = 1e-4
+_KL_ZEROS = 8
+"""Bins within half a step of zero where the clip point is the largest value (2048 / 254)."""
 _KL_FLOOR = 1e-12
 _MSE_LOWEST = 2.0**-14
 _MSE_CANDIDATES = 256
@@ -94,7 +96,7 @@ def entropy_limit(masses: Masses) -> float:
     histogram up to there with everything beyond put into its last bin; Q is the same without what
     is beyond, merged into 128 levels and spread again over the bins that are filled.
 
-    Three decisions where the source leaves room:
+    Decisions where the source leaves room, or fails on tensors of video autoencoders:
 
     * Zeros are left out. Every scale holds them exactly, and after a ReLU they would be half of
       all values and drown the rest.
@@ -103,6 +105,11 @@ def entropy_limit(masses: Masses) -> float:
     * Where all but one in 10^4 of the values lie below 1/16 of the largest, the smallest clip point
       that can be tried, one far outlier has made the bins too coarse to see the rest. The histogram
       then ends at that point, what is beyond counts as clipped, and so on until it fits.
+    * Values within half a step of zero are left out like zeros: behind a LeakyReLU (slope 0.01)
+      they are up to three quarters, and levels spent on them are taken from the signal.
+    * What both histograms being scaled to 1 hides is added to the divergence, -log k - (1 - k) for
+      the share k that is not clipped: where no value is near zero, a clip point with one filled
+      bin below it would be perfect otherwise.
 
     Args:
         masses: At least one bin.
@@ -146,9 +153,12 @@ def _linear_histogram(masses: Masses, below: Floats, top: float) -> tuple[Floats
 
 def _kl_bins(linear: Floats, beyond: float) -> int:
     """Return how many of the bins give the least divergence, 128 or more."""
-    total = linear.sum() + beyond
     # A mass below a millionth of one value is what rounding leaves of an empty bin.
     linear = np.where(linear > 1e-6, linear, 0.0)
+    linear[:_KL_ZEROS] = 0
+    if not linear.any():
+        return len(linear)
+    total = linear.sum() + beyond
     best, least = len(linear), np.inf
     for bins in range(_KL_LEVELS, len(linear) + 1):
         kept = linear[:bins]
@@ -173,10 +183,15 @@ def _divergence(kept: Floats, outliers: float) -> float:
     levels = np.add.reduceat(kept, starts) / np.maximum(
         np.add.reduceat(filled.astype(np.float64), starts), 1
     )
+    share = mass / (mass + outliers)
     q = np.repeat(levels, widths)[filled] / mass
     p = p[filled] / (mass + outliers)
     # A bin that only outliers fill has no counterpart in Q; the floor keeps its price finite.
-    return float(np.sum(p * np.log(p / np.maximum(q, _KL_FLOOR))))
+    divergence = float(np.sum(p * np.log(p / np.maximum(q, _KL_FLOOR))))
+    # What both being scaled to 1 hides: half the square of the clipped share where that is small,
+    # and more than any gain where nearly everything is clipped. Without it, a clip point with one
+    # filled bin below it is perfect: P and Q are then the same single bin.
+    return float(divergence - np.log(share) - (1 - share))
 
 
 def _squared_errors(masses: Masses, limits: Floats) -> Floats:

@@ -11,7 +11,8 @@ import onnx
 import torch
 
 from vad_calibration import SampledClips, clips_from_footage
-from vad_export.onnx_graph import onnx_from_graph, opset_of
+from vad_export.onnx_graph import onnx_from_graph
+from vad_export.opset import opset_of
 from vad_export.parity import parity_report
 from vad_export.passes import optimise
 from vad_export.threshold import raw_scores, scoring_from_normal

@@ -32,12 +32,17 @@ from vad_export.gate_footage import evenly, features_of, footage_of
 from vad_runtime.contracts import FeatureSpec, InputError, Manifest
 from vad_runtime.features import FeatureFile, read_features, segment_features
 from vad_runtime.files import made_folder, whole_file
+from vad_runtime.labels import Labels, read_labels
 
 RANGES = "ranges.npz"
 CACHE = "tensorrt.cache"
 CHART = "sensitivity.png"
 FEATURES = "features.json"
 
+ONE_CLASS = ("stae", "backbone-ae")
+"""Families that are trained on normal footage alone."""
+
+_LABELS = "labels.json"
 _OTHER_SEED = 1
 """Added to a set's seed for the clips that check what was calibrated on it."""
 
@@ -109,7 +114,14 @@ class FeatureInputs:
 
 
 def choose_inputs(
-    manifest: Manifest, footage: Path, count: int, folder: Path, *, check: int, seed: int = 0
+    manifest: Manifest,
+    footage: Path,
+    count: int,
+    folder: Path,
+    *,
+    check: int,
+    seed: int = 0,
+    labels: Path | None = None,
 ) -> list[str]:
     """Choose a model's calibration inputs and write them down.
 
@@ -120,6 +132,8 @@ def choose_inputs(
         folder: The calibration folder.
         check: How many videos of features are held back for the check.
         seed: For the choice.
+        labels: Truth of the footage; None = `labels.json` in it, if there is one. A model of one
+            class is calibrated on normal footage, so videos with an anomaly are left out.
 
     Returns:
         Lines for people: what was skipped, and whether there were fewer than asked for.
@@ -131,10 +145,34 @@ def choose_inputs(
         raise InputError(f"{count} calibration clips were asked for. Ask for at least 1.")
     if manifest.features is not None:
         return _choose_features(manifest.features, footage, count, folder, check, seed)
-    chosen = calibration_set_from_footage(footage_of(footage), manifest.clip, count, seed=seed)
+    sources = footage_of(footage)
+    lines: list[str] = []
+    if manifest.family in ONE_CLASS:
+        if labels is None and (footage / _LABELS).is_file():
+            labels = footage / _LABELS
+        if labels is not None:
+            sources, lines = _normal_only(sources, read_labels(labels))
+    chosen = calibration_set_from_footage(sources, manifest.clip, count, seed=seed)
     write_calibration_set(folder, chosen)
-    lines = [f"skipped: {line}" for line in chosen.skipped]
+    lines += [f"skipped: {line}" for line in chosen.skipped]
     return [*lines, chosen.shortfall] if chosen.shortfall else lines
+
+
+def _normal_only(sources: Sequence[Path], labels: Labels) -> tuple[list[Path], list[str]]:
+    """Return the videos without an anomaly, and a line for each that is left out."""
+    normal, lines = [], []
+    for source in sources:
+        truth = labels.of(source)
+        if truth is not None and truth.mask().any():
+            lines.append(f"left out: {source} holds an anomaly, by {labels.label_set}")
+        else:
+            normal.append(source)
+    if not normal:
+        raise InputError(
+            "every video of the footage holds an anomaly, and this model is calibrated on normal "
+            "footage. Give other footage."
+        )
+    return normal, lines
 
 
 def _choose_features(
@@ -195,7 +233,7 @@ def calibration_from_folder(folder: Path, manifest: Manifest, *, check: int) -> 
         "videos": len(files),
         "key": chosen.key,
         "seed": chosen.seed,
-        "check_clips": [f"{name}:{first}" for name, first in sample.origins],
+        "check_clips": [f"{Path(name).name}:{first}" for name, first in sample.origins],
     }
     return Calibration(folder=folder, inputs=inputs, check=sample.clips, about=about)
 

@@ -73,9 +73,3 @@ def _tidy(file: Path, input_name: str) -> None:
         or graph.graph.output[0].name != "score"
     ):
         raise ExportError("the graph's input or output has another name. Report this as a bug.")
-
-
-def opset_of(file: Path) -> int:
-    """Return the version of the default operator set of an ONNX file."""
-    graph = onnx.load(file, load_external_data=False)
-    return next(int(e.version) for e in graph.opset_import if e.domain in ("", "ai.onnx"))

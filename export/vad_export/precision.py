@@ -27,7 +27,7 @@ from vad_export.calibration import (
     inputs_from_folder,
 )
 from vad_export.fp16 import fp16_from_model
-from vad_export.onnx_graph import opset_of
+from vad_export.opset import opset_of
 from vad_export.passes.measure import loaded
 from vad_export.precision_config import PrecisionConfig
 from vad_runtime import __version__

@@ -89,6 +89,7 @@ def direct_entropy_limit(values: np.ndarray) -> float:
     magnitudes = np.abs(values[values != 0]).astype(np.float64)
     top = magnitudes.max()
     counts, _ = np.histogram(magnitudes, bins=2048, range=(0, top))
+    counts[:8] = 0
     best, least = 2048, np.inf
     for bins in range(128, 2049, 16):
         p = counts[:bins].astype(np.float64)
@@ -99,8 +100,10 @@ def direct_entropy_limit(values: np.ndarray) -> float:
             nonempty = np.flatnonzero(p[low:high]) + low
             if len(nonempty):
                 q[nonempty] = counts[low:high].sum() / len(nonempty)
+        share = q.sum() / p.sum()
         p, q = p / p.sum(), q / q.sum()
-        divergence = sum(a * np.log(a / max(b, 1e-12)) for a, b in zip(p, q, strict=True) if a > 0)
+        divergence = -np.log(share) - (1 - share)
+        divergence += sum(a * np.log(a / max(b, 1e-12)) for a, b in zip(p, q, strict=True) if a > 0)
         if divergence < least:
             best, least = bins, divergence
     return float(top * best / 2048)
@@ -110,6 +113,17 @@ def direct_entropy_limit(values: np.ndarray) -> float:
 def test_entropy_is_near_the_same_method_on_the_raw_values(name: str) -> None:
     values = sample(name)
     assert limit(values, "entropy") == pytest.approx(direct_entropy_limit(values), rel=0.1)
+
+
+def test_entropy_keeps_values_that_lie_far_from_zero() -> None:
+    # A grey picture: nothing near zero. Clipping all but one bin would leave P = Q.
+    assert limit(sample("shifted"), "entropy") > 3.2
+
+
+def test_entropy_behind_a_leaky_relu_looks_at_the_signal() -> None:
+    values = sample("gaussian")
+    leaky = np.where(values > 0, values, 0.01 * values)
+    assert np.mean(values[values > 0] > limit(leaky, "entropy")) < 1e-3
 
 
 def test_entropy_does_not_see_the_zeros() -> None:

@@ -9,7 +9,8 @@ import pytest
 import torch
 from helpers import clip_spec
 
-from vad_export.onnx_graph import OPSET, onnx_from_graph, opset_of
+from vad_export.onnx_graph import OPSET, onnx_from_graph
+from vad_export.opset import opset_of
 from vad_runtime.contracts import ExportError
 from vad_training.graphs.stae import ScoreForm, StaeScore, stae_graph
 from vad_training.models.stae import STAE

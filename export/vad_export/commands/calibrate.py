@@ -19,6 +19,12 @@ _PATH = click.Path(path_type=Path)
 @click.option(
     "--count", type=click.IntRange(1), default=128, show_default=True, help="How many clips."
 )
+@click.option(
+    "--labels",
+    type=_PATH,
+    help="A labels.json: videos with an anomaly are left out for one-class models.  [default: the "
+    "one in the footage's folder]",
+)
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
 @click.option("-o", "--out", type=_PATH, help="Folder to write.  [default: NAME.calibration]")
 @click.option(
@@ -32,6 +38,7 @@ def command(
     bundle: Path,
     clips: Path,
     count: int,
+    labels: Path | None,
     seed: int,
     out: Path | None,
     ranges: bool,
@@ -48,7 +55,9 @@ def command(
 
     opened = Bundle.open(bundle)
     folder = out or default_folder(bundle)
-    for line in choose_inputs(opened.manifest, clips, count, folder, check=32, seed=seed):
+    for line in choose_inputs(
+        opened.manifest, clips, count, folder, check=32, seed=seed, labels=labels
+    ):
         click.echo(line)
     if ranges:
         found = measured_ranges(opened, folder, threads=threads)
