@@ -272,12 +272,20 @@ class _Trial:
         return agreement_of(self.reference, self.scores(layers), self.threshold)
 
     def passes(self, layers: frozenset[str]) -> bool:
+        return not self.broken(layers)
+
+    def broken(self, layers: frozenset[str]) -> str:
+        """Say which limits of the budget do not hold; empty = all do."""
         found, budget = self.agreement(layers), self._config.budget
-        return (
-            found.spearman >= budget.spearman
-            and found.mean_of_spread <= budget.mean_error
-            and (found.flip_share or 0.0) <= budget.flips
-        )
+        flips = found.flip_share or 0.0
+        limits = {
+            f"Spearman {found.spearman:.4f} (least {budget.spearman:g})": found.spearman
+            >= budget.spearman,
+            f"mean error {found.mean_of_spread:.2%} of the scores' spread (most "
+            f"{budget.mean_error:.2%})": found.mean_of_spread <= budget.mean_error,
+            f"{flips:.2%} of the decisions flip (most {budget.flips:.2%})": flips <= budget.flips,
+        }
+        return ", ".join(words for words, holds in limits.items() if not holds)
 
 
 def _searched(
@@ -291,14 +299,10 @@ def _searched(
     everything = frozenset(names)
     if trial.passes(everything):
         return Fallback(kept=[], tried=1, passed=True)
-    first = trial.agreement(everything)
-    failed = (
-        f"with all {len(names)} layers in INT8 Spearman is {first.spearman:.4f}, the mean error "
-        f"{first.mean_of_spread:.2%} of the scores' spread"
-    )
+    failed = f"with all {len(names)} layers in INT8: {trial.broken(everything)}"
     if not config.search:
-        raise ParityError(f"{failed}, beyond the budget. Allow the search, or use fp16 or bf16.")
-    say(f"{failed}: looking for the fewest layers to put back")
+        raise ParityError(f"{failed}. Allow the search (search=true), or use fp16 or bf16.")
+    say(f"{failed}; looking for the fewest layers to put back")
     effects = layer_effects(names, trial.scores, trial.reference)
     fallback = fewest_layers_back(effects, trial.passes, budget=config.tries)
     save_chart(
@@ -307,12 +311,12 @@ def _searched(
         calibration.folder / CHART,
         title="What quantising each layer alone does to the score",
     )
-    say(f"put back: {', '.join(fallback.kept)} ({calibration.folder / CHART})")
     if not fallback.passed or len(fallback.kept) == len(names):
         raise ParityError(
             f"{failed}, and no graph with INT8 layers keeps the budget. Use fp16 or bf16, "
             f"calibrate on other clips, or look at {calibration.folder / CHART}."
         )
+    say(f"put back: {', '.join(fallback.kept)} ({calibration.folder / CHART})")
     return fallback
 
 

@@ -201,7 +201,7 @@ def test_exactly_the_layer_that_int8_destroys_is_put_back(work: Path) -> None:
     assert details["check"]["mean_of_spread"] <= QUICK.budget.mean_error
     chart = work / "calibration" / CHART
     assert chart.read_bytes()[:4] == b"\x89PNG"
-    assert lines[1].startswith("with all 3 layers in INT8 Spearman is 0.")
+    assert lines[1].startswith("with all 3 layers in INT8: Spearman 0.")
     assert lines[2] == f"put back: second ({chart})"
 
 
@@ -217,7 +217,7 @@ def test_beyond_the_budget_without_the_search_nothing_is_added(work: Path) -> No
     before = bundle.manifest
     with pytest.raises(ParityError) as error:
         quantise(bundle, ["fp16", "int8"], work / "calibration", changed(search=False))
-    assert_one_line(error.value, "all 3 layers", "beyond the budget", "search", "fp16 or bf16")
+    assert_one_line(error.value, "all 3 layers", "Spearman", "search", "fp16 or bf16")
     after = Bundle.open(bundle.path)
     assert after.manifest == before
     assert sorted(file.name for file in after.path.iterdir()) == ["manifest.json", "model.onnx"]
