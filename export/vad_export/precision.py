@@ -276,10 +276,11 @@ class _Trial:
 
     def broken(self, layers: frozenset[str]) -> str:
         """Say which limits of the budget do not hold; empty = all do."""
-        found, budget = self.agreement(layers), self._config.budget
+        found = self.agreement(layers)
+        budget = self._config.budget.part(self._config.margin)
         flips = found.flip_share or 0.0
         limits = {
-            f"Spearman {found.spearman:.4f} (least {budget.spearman:g})": found.spearman
+            f"Spearman {found.spearman:.4f} (least {budget.spearman:.4g})": found.spearman
             >= budget.spearman,
             f"mean error {found.mean_of_spread:.2%} of the scores' spread (most "
             f"{budget.mean_error:.2%})": found.mean_of_spread <= budget.mean_error,

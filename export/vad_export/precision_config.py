@@ -32,6 +32,19 @@ class Budget(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     mean_error: float = 0.02
     """Largest mean |difference| of the raw scores, as a share of the spread of the reference's."""
 
+    def part(self, share: float) -> "Budget":
+        """Return a stricter budget, of which every limit allows only a share of this one's.
+
+        Args:
+            share: In 0..1.
+        """
+        return Budget(
+            spearman=1 - (1 - self.spearman) * share,
+            auc_delta=self.auc_delta * share,
+            flips=self.flips * share,
+            mean_error=self.mean_error * share,
+        )
+
     def __post_init__(self) -> None:
         """Refuse limits that no figure can have."""
         for name, low, high in (
@@ -99,6 +112,9 @@ class PrecisionConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
 
     budget: Budget = Budget()
     """What the artefacts must keep to."""
+
+    margin: Annotated[float, msgspec.Meta(gt=0, le=1)] = 0.75
+    """Share of the budget that the check clips may use up: the gate looks at other footage."""
 
 
 def read_precision_config(file: Path | None, settings: Sequence[str] = ()) -> PrecisionConfig:
