@@ -1,8 +1,9 @@
 """Which layers of a graph are quantised, and where their activations are."""
 
+import heapq
 from collections import defaultdict
-from collections.abc import Collection, Container, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Container, Iterator, Mapping
+from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import chain, count
 from math import prod
@@ -280,25 +281,66 @@ def roundings(
         choice: Whether residual additions are rounded.
     """
     graph = Graph(model)
-    found: dict[str, tuple[str, dict[str, None]]] = {}
-
-    def add(tensor: str, like: str, readers: Iterable[str]) -> None:
-        entry = found.setdefault(tensor, (like, {}))
-        entry[1].update(dict.fromkeys(readers))
-
+    found: dict[str, _Place] = {}
     names = {layer.name for layer in layers}
     for layer in layers:
-        add(layer.activation, layer.activation, [layer.name])
+        found.setdefault(layer.activation, _Place(like=layer.activation)).add(layer.name)
     if choice.residual:
         for add_node, (tensor, *_) in _residuals(graph, names):
-            add(tensor, tensor, [add_node.name])
-    for tensor in list(found):
-        for upper, reader in _upwards(graph, tensor):
-            add(upper, found[tensor][0], [reader])
+            found.setdefault(tensor, _Place(like=tensor)).add(add_node.name)
+    _hoist(graph, found)
     return [
-        Rounding(tensor=tensor, like=like, readers=tuple(readers))
-        for tensor, (like, readers) in found.items()
+        Rounding(tensor=tensor, like=_origin(found, place.like), readers=tuple(place.readers))
+        for tensor, place in found.items()
     ]
+
+
+def _origin(found: Mapping[str, "_Place"], like: str) -> str:
+    """Follow a range to the tensor that it was measured on: one grid along a chain of pools."""
+    while found[like].like != like:
+        like = found[like].like
+    return like
+
+
+@dataclass
+class _Place:
+    """A rounding that is still being put together."""
+
+    like: str
+    readers: dict[str, None] = field(default_factory=dict)
+
+    def add(self, reader: str) -> None:
+        self.readers[reader] = None
+
+
+def _hoist(graph: Graph, found: dict[str, _Place]) -> None:
+    """Move roundings up through nodes that only pass values on; adds to `found`.
+
+    Only where every reader of a tensor takes it rounded: any other would get rounded values too.
+    From the end of the graph to its beginning, so that a tensor's readers are known before it.
+    """
+    order = {name: i for i, node in enumerate(graph.model.graph.node) for name in node.output}
+    waiting = [(-order.get(tensor, -1), tensor) for tensor in found]
+    heapq.heapify(waiting)
+    while waiting:
+        _, tensor = heapq.heappop(waiting)
+        place, maker = found[tensor], graph.maker.get(tensor)
+        if maker is None or maker.op_type not in _MOVES or not _moves_only(maker, graph):
+            continue
+        readers = {reader.name for reader in graph.readers[tensor]}
+        if tensor in graph.outputs or not readers <= set(place.readers):
+            continue
+        joined = maker.op_type == "Concat"
+        for upper in maker.input if joined else maker.input[:1]:
+            if upper in found and not joined and place.like == tensor:
+                # Rounded already for others: one grid for both, or values are rounded twice.
+                found[upper].add(maker.name)
+                place.like = found[upper].like
+            elif upper in found or upper not in graph.maker or upper in graph.outputs:
+                continue
+            elif all(reader.name == maker.name for reader in graph.readers[upper]):
+                found[upper] = _Place(like=place.like, readers={maker.name: None})
+                heapq.heappush(waiting, (-order[upper], upper))
 
 
 def _residuals(graph: Graph, quantised: set[str]) -> Iterator[tuple[NodeProto, list[str]]]:
@@ -336,22 +378,6 @@ def _same_shape(first: list[int | None] | None, second: list[int | None] | None)
     return len(first) == len(second) and all(a == b for a, b in known)
 
 
-def _upwards(graph: Graph, tensor: str) -> Iterator[tuple[str, str]]:
-    """Yield tensors above `tensor` that can be rounded in its place, and who reads them.
-
-    A tensor that somebody else reads too is not one: it would have to be kept in both forms.
-    """
-    maker = graph.maker.get(tensor)
-    if maker is None or maker.op_type not in _MOVES or not _moves_only(maker, graph):
-        return
-    data = maker.input if maker.op_type == "Concat" else maker.input[:1]
-    for upper in data:
-        alone = len(graph.readers[upper]) == 1 and upper not in graph.outputs
-        if upper in graph.maker and alone:
-            yield upper, maker.name
-            yield from _upwards(graph, upper)
-
-
 def _moves_only(node: NodeProto, graph: Graph) -> bool:
     """Return whether a node makes no new values; padding must be with zeros, which INT8 has."""
     if node.op_type != "Pad":
@@ -370,11 +396,11 @@ def activation_tensors(
 ) -> list[str]:
     """Return the tensors whose ranges must be known to quantise any of the layers, each once.
 
-    They are more than quantising all of the layers needs: where two convolutions are added, it
-    hangs on which of them are quantised whose output is rounded.
+    They are more than quantising all of the layers needs: which tensors are rounded, and whose
+    range they take, hangs on which layers are quantised.
     """
     graph = Graph(model)
-    tensors = [rounding.like for rounding in roundings(model, layers, choice)]
+    tensors = [layer.activation for layer in layers]
     if choice.residual:
         names = {layer.name for layer in layers}
         tensors += [tensor for _, others in _residuals(graph, names) for tensor in others]

@@ -20,7 +20,7 @@ from vad_calibration.histograms import BINS, MagnitudeHistogram, Method, limit_o
 from vad_calibration.inputs import InputSet
 from vad_runtime.bundle import sha256_of_file
 from vad_runtime.commands import Interrupted, deferred_interrupt
-from vad_runtime.contracts.errors import InputError, VadError
+from vad_runtime.contracts.errors import ExportError, InputError, VadError
 from vad_runtime.files import whole_file
 from vad_runtime.progress import progress
 
@@ -117,8 +117,11 @@ def _counted(
         progress("calibrate", len(inputs), done) as shown,
     ):
         for one in islice(inputs, done, None):
-            for name, values in activations.of(one):
-                ranges.histograms[name].add(values, tensor=f"the tensor {name}")
+            try:
+                for name, values in activations.of(one):
+                    ranges.histograms[name].add(values, tensor=f"the tensor {name}")
+            except ExportError as error:
+                raise ExportError(f"input {done + 1} of {len(inputs)}: {error}") from None
             done += 1
             ranges = Ranges(key=ranges.key, inputs=done, histograms=ranges.histograms)
             shown.advance()

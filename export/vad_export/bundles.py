@@ -118,6 +118,16 @@ def _optimised(file: Path, manifest: Manifest, sample: Inputs) -> dict[str, Any]
     return {"passes": tried} if tried else {}
 
 
+def pass_lines(bundle: Bundle) -> list[str]:
+    """Return a line for people for each exact pass that was tried on a bundle's fp32 graph."""
+    tried = bundle.manifest.artefacts["fp32"].details.get("passes", {})
+    return [
+        f"pass {name}: {'kept' if found['kept'] else 'not kept'}, largest difference "
+        f"{found['max_difference']:.1e} of the scores' scale; {found['why']}"
+        for name, found in tried.items()
+    ]
+
+
 def _artefact(file: Path) -> Artefact:
     versions = {"vad-edge": __version__, "torch": str(torch.__version__), "onnx": onnx.__version__}
     return Artefact(

@@ -132,8 +132,8 @@ def choose_inputs(
         folder: The calibration folder.
         check: How many videos of features are held back for the check.
         seed: For the choice.
-        labels: Truth of the footage; None = `labels.json` in it, if there is one. A model of one
-            class is calibrated on normal footage, so videos with an anomaly are left out.
+        labels: Truth of the footage; None = `labels.json` in its folder, if there is one. A model
+            of one class is calibrated on normal footage: videos with an anomaly are left out.
 
     Returns:
         Lines for people: what was skipped, and whether there were fewer than asked for.
@@ -148,10 +148,13 @@ def choose_inputs(
     sources = footage_of(footage)
     lines: list[str] = []
     if manifest.family in ONE_CLASS:
-        if labels is None and (footage / _LABELS).is_file():
-            labels = footage / _LABELS
+        beside = (footage if footage.is_dir() else footage.parent) / _LABELS
+        if labels is None and beside.is_file():
+            labels = beside
         if labels is not None:
             sources, lines = _normal_only(sources, read_labels(labels))
+        else:
+            lines = [f"no {_LABELS}: all of the footage is taken for normal"]
     chosen = calibration_set_from_footage(sources, manifest.clip, count, seed=seed)
     write_calibration_set(folder, chosen)
     lines += [f"skipped: {line}" for line in chosen.skipped]

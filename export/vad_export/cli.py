@@ -116,7 +116,7 @@ def onnx(
 
     import msgspec
 
-    from vad_export.bundles import bundle_from_graph
+    from vad_export.bundles import bundle_from_graph, pass_lines
     from vad_training.checkpoint import checkpoint_from_path
     from vad_training.data.holdout import normal_footage
     from vad_training.graphs import graph_from_checkpoint
@@ -154,7 +154,8 @@ def onnx(
         overwrite=overwrite,
         passes=passes,
     )
-    _say_passes(bundle)
+    for line in pass_lines(bundle):
+        click.echo(line)
     _say_parity(bundle)
     click.echo(f"{bundle.path}: {bundle.manifest.score.form} score, {_input(bundle)} in")
 
@@ -164,12 +165,6 @@ def _input(bundle: Bundle) -> str:
     if spec is not None:
         return f"{spec.segments} features of {spec.size} numbers"
     return f"{bundle.manifest.clip.frames} frames"
-
-
-def _say_passes(bundle: Bundle) -> None:
-    for name, found in bundle.manifest.artefacts["fp32"].details.get("passes", {}).items():
-        kept = "kept" if found["kept"] else "not kept"
-        click.echo(f"pass {name}: {kept}, {found['why']}")
 
 
 def _say_parity(bundle: Bundle) -> None:

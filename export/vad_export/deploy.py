@@ -12,7 +12,7 @@ import msgspec
 import numpy as np
 import torch
 
-from vad_export.bundles import bundle_from_graph
+from vad_export.bundles import bundle_from_graph, pass_lines
 from vad_export.fitting import fitted
 from vad_export.threshold import raw_scores, require_enough_frames, scoring_from_normal
 from vad_runtime.backends import open_backend
@@ -131,6 +131,8 @@ def deploy(
         licence="as the footage that it was trained on",
         overwrite=True,
     )
+    for line in pass_lines(draft):
+        say(line)
     choice = open_backend(draft)
     say(f"exported and checked; scores from {choice.line}")
     try:

@@ -10,7 +10,7 @@ from vad_export.plan_choice import Plan
 from vad_export.precision import quantise
 from vad_export.precision_config import PrecisionConfig
 from vad_runtime.bundle import Bundle
-from vad_runtime.contracts import ExportError, ParityError
+from vad_runtime.contracts import VadError
 
 CLIPS = 64
 """Clips for the ranges; a site's footage is of one kind."""
@@ -67,17 +67,14 @@ def _with_int8(
     say: Callable[[str], None],
 ) -> Bundle:
     """Add an INT8 graph and what the gate says of it; without one where it cannot be had."""
-    chosen = calibration_set_from_footage(footage, bundle.manifest.clip, CLIPS)
-    write_calibration_set(calibration, chosen)
     try:
+        write_calibration_set(
+            calibration, calibration_set_from_footage(footage, bundle.manifest.clip, CLIPS)
+        )
         bundle = quantise(bundle, ["int8"], calibration, config, say)
-    except ExportError as error:  # a ParityError, or no layer to quantise: fp32 is still there
-        say(f"no int8: {error}")
-        return bundle
-    report = verify(bundle, footage, budget=config.budget, count=_GATE_CLIPS)
-    bundle = recorded(bundle, report)
-    try:
+        report = verify(bundle, footage, budget=config.budget, count=_GATE_CLIPS)
+        bundle = recorded(bundle, report)
         require_passed(report)
-    except ParityError as error:
-        say(f"the gate: {error}")
+    except VadError as error:  # what has been trained and proved in fp32 is not lost by this
+        say(f"int8: {error}")
     return bundle

@@ -45,6 +45,23 @@ class Budget(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
             mean_error=self.mean_error * share,
         )
 
+    def flips_hold(self, flips: int, count: int, furthest_of_spread: float) -> bool:
+        """Whether so many flipped decisions are within the budget.
+
+        Of few frames, one flip alone is more than the share that is allowed. It counts for nothing
+        where the reference could hardly decide itself.
+
+        Args:
+            flips: Frames whose decision differs.
+            count: Frames that were compared.
+            furthest_of_spread: Largest |reference - threshold| among the flips, as a share of the
+                spread of the reference's raw scores; 0 without flips.
+        """
+        if flips / count <= self.flips:
+            return True
+        # Who allows none means none.
+        return flips == 1 and self.flips > 0 and furthest_of_spread <= self.mean_error
+
     def __post_init__(self) -> None:
         """Refuse limits that no figure can have."""
         for name, low, high in (
@@ -60,11 +77,12 @@ class Budget(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
                 raise ValueError(f"{name} must be {low:g} {upper}, got {value:g}")
 
 
-def budget_from_settings(settings: Sequence[str]) -> Budget:
-    """Return the default budget with some limits changed.
+def budget_from_settings(settings: Sequence[str], start: Budget | None = None) -> Budget:
+    """Return a budget with some limits changed.
 
     Args:
         settings: `key=value`, for example `spearman=0.995`.
+        start: The budget to change; None = the default.
 
     Raises:
         ConfigError: No `=`, an unknown or repeated key, or a value that is no number in its range.
@@ -81,7 +99,9 @@ def budget_from_settings(settings: Sequence[str]) -> Budget:
             raise ConfigError(f"budget {setting}: {key} is set twice. Set it once.")
         values[key] = text
     try:
-        return msgspec.convert(values, Budget, strict=False)
+        return msgspec.convert(
+            msgspec.structs.asdict(start or Budget()) | values, Budget, strict=False
+        )
     except (msgspec.ValidationError, ValueError) as error:
         raise ConfigError(f"budget {' '.join(settings)}: {error}. Give another value.") from None
 
@@ -100,6 +120,9 @@ class PrecisionConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
 
     keep: tuple[str, ...] = ()
     """Names of layers that are never quantised."""
+
+    keep_fp32: tuple[str, ...] = ()
+    """Names of nodes that stay in FP32 in `fp16` and `mixed`, beside those of the rules."""
 
     check_clips: Annotated[int, msgspec.Meta(ge=2)] = 32
     """Clips of the same footage, drawn anew, that decide which layers are put back."""

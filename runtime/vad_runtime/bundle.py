@@ -5,12 +5,13 @@ not at all, and what stood there before is replaced only by something complete.
 """
 
 import contextlib
+import fcntl
 import hashlib
 import os
 import re
 import shutil
 import tempfile
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -248,34 +249,35 @@ def add_artefacts(
     for _, source in artefacts.values():
         if not source.is_file():
             raise InputError(f"{source} is not a file, so it cannot go into {bundle.path}.")
-    now = Bundle.open(bundle.path, verify=False).manifest
-    _require_same_origin(bundle, now, artefacts)
-    entries = dict(now.artefacts)
-    for short, (artefact, source) in artefacts.items():
-        name = _unused_name(bundle.path, artefact.file, source, entries, now)
-        if (bundle.path / name).exists() and source.samefile(bundle.path / name):
-            raise BundleError(f"{source} lies in the bundle already. Write it elsewhere first.")
-        entries[short] = msgspec.structs.replace(
-            artefact, file=name, bytes=source.stat().st_size, sha256=sha256_of_file(source)
-        )
-    manifest = _changed(bundle, now, entries, manifest_changes)
-    doubtful = {entry.file for entry in (*now.artefacts.values(), *entries.values())}
-    for artefact, source in artefacts.values():
-        # A source that lies in the folder is the caller's, not one of ours that is left over.
-        doubtful |= _former_names(bundle.path, artefact.file) - {source.name}
-    try:
-        for short, (_, source) in artefacts.items():
-            copy = bundle.path / entries[short].file
-            shutil.copyfile(source, copy)
-            flush_to_disk(copy)
-            _verify(copy, entries[short])
-        return rewrite_manifest(bundle, manifest)
-    except OSError as error:
-        raise BundleError(
-            f"{bundle.path} cannot be written ({error.strerror}). Check its permissions."
-        ) from None
-    finally:
-        _remove_unnamed(bundle.path, doubtful)
+    with _locked(bundle.path):
+        now = Bundle.open(bundle.path, verify=False).manifest
+        _require_same_origin(bundle, now, artefacts)
+        entries = dict(now.artefacts)
+        for short, (artefact, source) in artefacts.items():
+            name = _unused_name(bundle.path, artefact.file, source, entries, now)
+            if (bundle.path / name).exists() and source.samefile(bundle.path / name):
+                raise BundleError(f"{source} lies in the bundle already. Write it elsewhere first.")
+            entries[short] = msgspec.structs.replace(
+                artefact, file=name, bytes=source.stat().st_size, sha256=sha256_of_file(source)
+            )
+        manifest = _changed(bundle, now, entries, manifest_changes)
+        doubtful = {entry.file for entry in (*now.artefacts.values(), *entries.values())}
+        for artefact, source in artefacts.values():
+            # A source that lies in the folder is the caller's, not one of ours that is left over.
+            doubtful |= _former_names(bundle.path, artefact.file) - {source.name}
+        try:
+            for short, (_, source) in artefacts.items():
+                copy = bundle.path / entries[short].file
+                shutil.copyfile(source, copy)
+                flush_to_disk(copy)
+                _verify(copy, entries[short])
+            return rewrite_manifest(bundle, manifest)
+        except OSError as error:
+            raise BundleError(
+                f"{bundle.path} cannot be written ({error.strerror}). Check its permissions."
+            ) from None
+        finally:
+            _remove_unnamed(bundle.path, doubtful)
 
 
 def remove_artefacts(bundle: Bundle, names: Collection[str]) -> Bundle:
@@ -294,28 +296,45 @@ def remove_artefacts(bundle: Bundle, names: Collection[str]) -> Bundle:
         BundleError: A name is not there, is the fp32 graph, is the last artefact or one that
             another was made from; or the bundle cannot be written. Nothing was removed then.
     """
-    now = Bundle.open(bundle.path, verify=False).manifest
-    for name in names:
-        if name not in now.artefacts:
-            have = ", ".join(now.artefacts)
-            raise BundleError(f"{bundle.path} has no artefact {name}. Name some of: {have}")
-        if now.artefacts[name].precision == "fp32":
-            raise BundleError(
-                f"{name} is the fp32 graph of {bundle.path}, which every bundle keeps. "
-                "Name others only."
-            )
-    left = {short: entry for short, entry in now.artefacts.items() if short not in names}
-    if not left:
-        raise BundleError(f"{bundle.path} would have no artefact left. Keep one of them.")
-    for short, entry in left.items():
-        if entry.made_from in names:
-            raise BundleError(
-                f"{short} of {bundle.path} was made from {entry.made_from}. Remove {short} too."
-            )
+    with _locked(bundle.path):
+        now = Bundle.open(bundle.path, verify=False).manifest
+        for name in names:
+            if name not in now.artefacts:
+                have = ", ".join(now.artefacts)
+                raise BundleError(f"{bundle.path} has no artefact {name}. Name some of: {have}")
+            if now.artefacts[name].precision == "fp32":
+                raise BundleError(
+                    f"{name} is the fp32 graph of {bundle.path}, which every bundle keeps. "
+                    "Name others only."
+                )
+        left = {short: entry for short, entry in now.artefacts.items() if short not in names}
+        if not left:
+            raise BundleError(f"{bundle.path} would have no artefact left. Keep one of them.")
+        for short, entry in left.items():
+            if entry.made_from in names:
+                raise BundleError(
+                    f"{short} of {bundle.path} was made from {entry.made_from}. Remove {short} too."
+                )
+        try:
+            return rewrite_manifest(bundle, _changed(bundle, now, left, {}))
+        finally:
+            _remove_unnamed(bundle.path, {now.artefacts[name].file for name in names})
+
+
+@contextlib.contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Let one process at a time change which files a bundle has."""
     try:
-        return rewrite_manifest(bundle, _changed(bundle, now, left, {}))
+        handle = os.open(folder, os.O_RDONLY)
+    except OSError:  # whoever opens the bundle next says what is wrong with it
+        yield
+        return
+    try:
+        with contextlib.suppress(OSError):  # some network file systems have no locks
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
     finally:
-        _remove_unnamed(bundle.path, {now.artefacts[name].file for name in names})
+        os.close(handle)
 
 
 def _require_same_origin(

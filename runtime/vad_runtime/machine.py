@@ -31,6 +31,17 @@ def cpu_name() -> str:
     return platform.processor() or platform.machine()
 
 
+def cpu_flags() -> frozenset[str]:
+    """Return the processor's features as Linux names them (`avx512_vnni`); empty where unknown."""
+    try:
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("flags"):
+                return frozenset(line.partition(":")[2].split())
+    except OSError:
+        pass
+    return frozenset()
+
+
 def machine_facts() -> dict[str, str | int]:
     """Return processor, architecture, cores, usable threads, system and Python version."""
     return {

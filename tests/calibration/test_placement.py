@@ -208,6 +208,53 @@ def test_rounding_stays_below_a_tensor_that_others_read_in_floating_point() -> N
     assert list(places(net.model(b, a))) == ["pooled"]
 
 
+def siblings() -> tuple[Net, onnx.ModelProto]:
+    """Return a pool that two convolutions read."""
+    net = Net((4, 8, 8))
+    a = net.add("Relu", net.add("Conv", "clip", net.weight("a", 4, 4, 1, 1)), to="a_out")
+    pooled = net.add("MaxPool", a, kernel_shape=[2, 2], strides=[2, 2], to="pooled")
+    one = net.add("Conv", pooled, net.weight("b", 4, 4, 3, 3), to="one")
+    return net, net.model(one, net.add("Conv", pooled, net.weight("c", 4, 4, 3, 3), to="two"))
+
+
+def test_a_layer_that_stays_in_floating_point_sees_no_rounded_values() -> None:
+    net, model = siblings()
+    x = net.sample()
+    limits = dict.fromkeys(exact_limits(model, x), 0.05)  # so tight that rounding shows
+    made = qdq_from_model(model, ["one"], limits, EVERYTHING)
+    whole, half = run(model, x), run(made, x)
+    assert np.abs(half[0] - whole[0]).max() > 0.01
+    np.testing.assert_array_equal(half[1], whole[1])
+
+
+def test_rounding_moves_up_where_every_reader_takes_it() -> None:
+    found = places(siblings()[1])
+    assert found["pooled"] == ("pooled", ("one", "two"))
+    assert found["a_out"] == ("pooled", ("pooled",))
+
+
+def test_a_pool_of_a_tensor_that_is_rounded_anyway_has_its_range() -> None:
+    # As in Inception: a joined tensor goes to convolutions and to a pool in front of another.
+    net = Net((4, 8, 8))
+    parts = [net.add("Relu", "clip", to="p"), net.add("Sigmoid", "clip", to="q")]
+    joined = net.add("Concat", *parts, axis=1, to="joined")
+    one = net.add("Conv", joined, net.weight("b", 4, 8, 1, 1), to="one")
+    pooled = net.add("MaxPool", joined, kernel_shape=[1, 1], to="pooled")
+    again = net.add("MaxPool", pooled, kernel_shape=[1, 1], to="again")
+    two = net.add("Conv", pooled, net.weight("c", 4, 8, 1, 1), to="two")
+    model = net.model(one, two, net.add("Conv", again, net.weight("d", 4, 8, 1, 1), to="three"))
+    found = places(model)
+    assert found["joined"] == ("joined", ("one", "pooled"))
+    assert found["pooled"] == ("joined", ("two", "again"))
+    assert found["again"] == ("joined", ("three",))
+    assert found["p"] == found["q"] == ("joined", ("joined",))
+    # Rounding a second time on the same grid changes nothing.
+    x = net.sample()
+    made = quantised(model, x)
+    rounded, second = run(made, x, "pooled", "pooled_rounded")[-2:]
+    np.testing.assert_array_equal(rounded, second)
+
+
 def residual(*, downsample: bool, spread: bool = False) -> tuple[Net, onnx.ModelProto]:
     net = Net((4, 8, 8))
     stem = net.add(

@@ -118,7 +118,11 @@ def test_a_checkpoint_becomes_a_bundle_and_can_be_set(
     assert (code, err) == (0, "")
     *lines, last = out.splitlines()
     passes = [line for line in lines if line.startswith("pass ")]
-    assert [line.split()[1] for line in passes] == ["normalisation:", "batch_norm:", "output_blocking:"]
+    assert [line.split()[1] for line in passes] == [
+        "normalisation:",
+        "batch_norm:",
+        "output_blocking:",
+    ]
     assert lines[3].startswith("onnxruntime fp32: differs from PyTorch by at most ")
     assert last == f"{target}: both score, 16 frames in"
     bundle = Bundle.open(target)

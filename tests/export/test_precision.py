@@ -369,18 +369,6 @@ def _size(bundle: Bundle) -> dict[str, Any]:
     return {"sha256": entry.sha256, "bytes": entry.bytes}
 
 
-def test_what_was_verified_of_a_graph_that_is_replaced_is_forgotten(work: Path) -> None:
-    bundle = quantise(opened(work), ["int8", "fp16"], work / "calibration", QUICK)
-    verified = {f"openvino {name}": {"passed": True} for name in ("fp32", "int8", "fp16", "bf16")}
-    parity = {"bf16_allowed": True, "verified": verified}
-    bundle = rewrite_manifest(bundle, msgspec.structs.replace(bundle.manifest, parity=parity))
-    made = quantise(bundle, ["int8"], work / "calibration", changed(keep=("first",)))
-    left = made.manifest.parity
-    assert left is not None
-    assert left["bf16_allowed"] is True
-    assert set(left["verified"]) == {"openvino fp32", "openvino fp16", "openvino bf16"}
-
-
 # -- heads over features -----------------------------------------------------------------------
 
 

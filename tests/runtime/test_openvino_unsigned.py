@@ -7,8 +7,9 @@ import openvino as ov
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from vad_runtime.backends import openvino_unsigned
 from vad_runtime.backends.openvino import _core
-from vad_runtime.backends.openvino_unsigned import read_unsigned
+from vad_runtime.backends.openvino_unsigned import read_unsigned, unsigned_is_safe
 
 SHAPE = (1, 4, 6, 16, 16)
 STEP = 0.05
@@ -114,3 +115,19 @@ def test_a_model_without_int8_is_left_alone() -> None:
     source = ov.opset13.parameter([1, 4], ov.Type.f32, name="x")
     model = ov.Model([ov.opset13.relu(source)], [source], "plain")
     assert read_unsigned(model) == 0
+
+
+@pytest.mark.parametrize(
+    ("flags", "safe"),
+    [
+        ({"avx2", "avx512_vnni"}, True),
+        ({"avx_vnni"}, True),
+        ({"avx2", "avx512f"}, False),
+        ((), False),
+    ],
+)
+def test_a_processor_that_would_overflow_reads_them_signed(
+    monkeypatch: pytest.MonkeyPatch, flags: Any, safe: bool
+) -> None:
+    monkeypatch.setattr(openvino_unsigned, "cpu_flags", lambda: frozenset(flags))
+    assert unsigned_is_safe() is safe

@@ -68,8 +68,13 @@ def speedups(before: Path, after: Path, manifest: Manifest, inputs: Inputs) -> l
     return [old / max(new, 1e-9) for old, new in times]
 
 
-def loaded(file: Path, manifest: Manifest) -> Backend:
-    """Return an ONNX file in the engine that times are taken in, one thread; the caller closes it.
+def loaded(file: Path, manifest: Manifest, options: Options = _FP32) -> Backend:
+    """Return an ONNX file in the engine that times are taken in; the caller closes it.
+
+    Args:
+        file: The graph.
+        manifest: Its input and outputs.
+        options: fp32 on one thread unless told otherwise.
 
     Raises:
         BackendError: The graph does not load.
@@ -77,10 +82,10 @@ def loaded(file: Path, manifest: Manifest) -> Backend:
     if timing_engine() == "openvino":
         from vad_runtime.backends.openvino import OpenVinoBackend
 
-        return OpenVinoBackend(file, manifest, _FP32)
+        return OpenVinoBackend(file, manifest, options)
     from vad_runtime.backends.onnxruntime import OnnxRuntimeBackend
 
-    return OnnxRuntimeBackend(file, manifest, _FP32)
+    return OnnxRuntimeBackend(file, manifest, options)
 
 
 def _seconds(engine: Backend, clip: Inputs) -> float:

@@ -17,7 +17,7 @@ from vad_runtime.backends.checks import (
     first_line,
     usable_threads,
 )
-from vad_runtime.backends.openvino_unsigned import read_unsigned
+from vad_runtime.backends.openvino_unsigned import read_unsigned, unsigned_is_safe
 from vad_runtime.contracts.errors import BackendError
 from vad_runtime.contracts.manifest import Manifest
 
@@ -118,7 +118,8 @@ class OpenVinoBackend:
                 outputs=[_output_name(port, manifest) for port in model.outputs],
             )
             model.reshape({manifest.input_name: [1, *manifest.input_shape]})
-            read_unsigned(model)  # a graph without INT8 has nothing to be changed
+            if unsigned_is_safe():
+                read_unsigned(model)  # a graph without INT8 has nothing to be changed
             self._compiled: Any = core.compile_model(
                 model,
                 "CPU",

@@ -10,6 +10,8 @@ a ReLU the sign bit is never used, so the same range can be counted in 255 steps
     x ── round to -127..127, step s ──        x ── round to 0..255, step s · 127/255 ──
 
 Other engines keep the signed steps; the parity gate measures each engine as it really runs.
+Without such an instruction oneDNN adds products of unsigned and signed bytes in 16 bits, which
+overflow (its guide "Nuances of int8 Computations"); there the graph stays signed.
 """
 
 from collections.abc import Iterator
@@ -18,6 +20,8 @@ from typing import Any
 import numpy as np
 import openvino as ov
 from openvino import opset13 as ops
+
+from vad_runtime.machine import cpu_flags
 
 _STEPS = 255
 
@@ -43,6 +47,15 @@ _KEEPS_SIGN = frozenset(
 """Operators whose result is not negative where their first input is not."""
 _ALL_INPUTS = frozenset(["Add", "Concat", "Multiply", "Divide", "Maximum"])
 """Operators whose result is not negative where no input is."""
+
+
+_DOT_PRODUCTS = frozenset(["avx512_vnni", "avx_vnni", "amx_int8"])
+"""Processor features that multiply unsigned by signed bytes and add up in 32 bits."""
+
+
+def unsigned_is_safe() -> bool:
+    """Return whether this processor adds products of unsigned and signed bytes without overflow."""
+    return bool(_DOT_PRODUCTS & cpu_flags())
 
 
 def read_unsigned(model: Any) -> int:
