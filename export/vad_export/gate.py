@@ -16,7 +16,8 @@ import msgspec
 from vad_export.gate_figures import Comparison, Figures, Threshold, WorstClip, broken_limits
 from vad_export.gate_scores import opened_footage
 from vad_export.precision_config import Budget
-from vad_runtime.backends import backend_names, open_backend
+from vad_export.verified import ENGINES, decision_settings
+from vad_runtime.backends import open_backend
 from vad_runtime.backends.base import Backend, Options
 from vad_runtime.bundle import Bundle, rewrite_manifest
 from vad_runtime.contracts import (
@@ -33,7 +34,6 @@ CLIPS = 512
 """Clips that are scored unless more are asked for."""
 
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)
-ENGINES = tuple(name for name in backend_names() if name != "fake")
 REFERENCE = "onnxruntime fp32"
 
 
@@ -80,6 +80,8 @@ class GateReport:
     files: tuple[str, ...]
     clips: int
     """Clips (or videos' features) that each candidate scored."""
+    clips_key: str
+    """Which clips these are: the same key, the same stretches of the same files."""
     threshold: Threshold
     label_set: str | None
     budget: Budget
@@ -158,6 +160,7 @@ def verify(
             reference=comparison.device,
             files=tuple(opened.files),
             clips=opened.clips,
+            clips_key=opened.key,
             threshold=comparison.threshold,
             label_set=labels.label_set if labels else None,
             budget=comparison.budget,
@@ -246,24 +249,43 @@ def _next_step(result: Result) -> str:
         return "Try another engine version, or export again."
     if result.candidate.precision == "bf16":
         return "Run this bundle with --precision fp32."
-    return "Make the artefact again with more clips or more layers kept wide: vad-export quantise"
+    if result.candidate.precision == "fp16":
+        return (
+            "Name nodes that stay in fp32: "
+            "vad-export quantise --precision fp16 --set keep_fp32=[NODE,...]"
+        )
+    again = f"vad-export quantise --precision {result.candidate.precision} --set margin=0.5"
+    return f"Calibrate on more clips, or make it again with a stricter check: {again}"
 
 
 def recorded(bundle: Bundle, report: GateReport) -> Bundle:
     """Write the outcome into the manifest, as `parity["verified"]`; the rest of it is kept.
 
     An earlier outcome of a candidate that was not looked at this time is kept as long as its
-    artefact is the same file.
+    artefact is the same file. What was changed on disk since the bundle was opened is kept too,
+    and what `outdated` names is not written.
+
+    Args:
+        bundle: As it was when it was verified.
+        report: From `verify`.
+
+    Returns:
+        The bundle as it stands on disk now.
 
     Raises:
-        BundleError: The manifest cannot be written.
+        BundleError: The manifest cannot be read again or written.
     """
-    parity = dict(bundle.manifest.parity or {})
-    artefacts = bundle.manifest.artefacts
+    # Scoring takes minutes. Graphs and settings that were changed meanwhile must not be lost.
+    now = Bundle.open(bundle.path, verify=False)
+    gone = outdated(bundle, now, report)
+    parity = dict(now.manifest.parity or {})
+    artefacts = now.manifest.artefacts
     hashes = {artefact.sha256 for artefact in artefacts.values()}
     before = parity.get("verified", {})
     verified = {n: found for n, found in before.items() if found.get("artefact_sha256") in hashes}
     for result in report.results:
+        if result.candidate.name in gone:
+            continue
         figures = {} if result.figures is None else msgspec.to_builtins(result.figures)
         verified[result.candidate.name] = {
             "passed": result.passed,
@@ -274,12 +296,33 @@ def recorded(bundle: Bundle, report: GateReport) -> Bundle:
             "reference": report.reference,
             "files": len(report.files),
             "clips": report.clips,
+            "clips_key": report.clips_key,
             "threshold": report.threshold.value,
+            "scoring": decision_settings(bundle.manifest.scoring),
             "label_set": report.label_set,
             "budget": msgspec.to_builtins(report.budget),
         }
-    manifest = msgspec.structs.replace(bundle.manifest, parity=parity | {"verified": verified})
-    return rewrite_manifest(bundle, manifest)
+    manifest = msgspec.structs.replace(now.manifest, parity=parity | {"verified": verified})
+    return rewrite_manifest(now, manifest)
+
+
+def outdated(before: Bundle, now: Bundle, report: GateReport) -> list[str]:
+    """Return the candidates whose graph, or whose reference, is no longer the one compared.
+
+    Args:
+        before: The bundle as it was when it was verified.
+        now: As it stands on disk.
+        report: From `verify`.
+    """
+
+    def same(short: str) -> bool:
+        was, held = before.manifest.artefacts[short], now.manifest.artefacts.get(short)
+        return held is not None and held.sha256 == was.sha256
+
+    reference = before.manifest.artefact_of("fp32")
+    kept = reference is None or same(reference[0])
+    candidates = [result.candidate for result in report.results]
+    return [c.name for c in candidates if not (kept and same(c.artefact))]
 
 
 def _unproven(candidates: Sequence[Candidate], results: Sequence[Result]) -> tuple[str, ...]:

@@ -1,11 +1,12 @@
 """Figures of the parity gate: scores against the reference's, in decisions and not in tensors."""
 
+import math
 from dataclasses import dataclass
 
 import msgspec
 import numpy as np
 
-from vad_calibration.agreement import agreement_of
+from vad_calibration.agreement import agreement_of, share_of
 from vad_export.gate_scores import GateFootage, Place, Scores
 from vad_export.parity import FP32_BUDGET
 from vad_export.precision_config import Budget
@@ -54,6 +55,8 @@ class Figures:
     flip_share: float
     flip_distance: float | None
     """Largest |reference - threshold| among the flips, normalised units; None without flips."""
+    flip_of_spread: float | None
+    """The same distance in raw units / spread of the reference; None = infinite, or no flips."""
     auc_reference: float | None = None
     """Micro AUC over frames of the normalised, smoothed score; None without labels."""
     auc: float | None = None
@@ -116,6 +119,7 @@ class Comparison:
         expected = self._joined(self._decided)
         flipped = (expected >= limit) != (self._joined(decided) >= limit)
         scale = float(np.abs(reference).max())
+        distance = float(np.abs(expected[flipped] - limit).max()) if flipped.any() else None
         figures = Figures(
             frames=found.count,
             max_difference=found.max_error,
@@ -127,8 +131,11 @@ class Comparison:
             spearman=found.spearman,
             flips=int(flipped.sum()),
             flip_share=float(flipped.mean()),
-            flip_distance=(
-                float(np.abs(expected[flipped] - limit).max()) if flipped.any() else None
+            flip_distance=distance,
+            flip_of_spread=(
+                None
+                if distance is None
+                else _finite(share_of(distance * self._scoring.scale, found.spread))
             ),
             auc_reference=self._auc,
             auc=self._auc_of(decided),
@@ -183,7 +190,8 @@ def broken_limits(figures: Figures, budget: Budget, *, fp32: bool = False) -> li
         shown = "infinite" if mean is None else f"{100 * mean:.4g} %"
         limit = f"{100 * budget.mean_error:g} % of the spread"
         out.append(f"mean error {shown}, the budget is {limit}")
-    if not figures.flip_share <= budget.flips:
+    furthest = math.inf if figures.flip_of_spread is None else figures.flip_of_spread
+    if not budget.flips_hold(figures.flips, figures.frames, furthest):
         share = f"{100 * figures.flip_share:.4g} %, the budget is {100 * budget.flips:g} %"
         out.append(f"{figures.flips} of {figures.frames} decisions flip: {share}")
     delta = figures.auc_delta

@@ -152,6 +152,23 @@ def stretches_of(segments: Sequence[Segment], clip: ClipSpec, count: int) -> lis
     return out
 
 
+def frames_a_file(clip: ClipSpec, count: int, files: int) -> int | None:
+    """Return how many frames of a file are decoded: four times its share of the stretches.
+
+    The rest is for files that are short, and so that the stretches lie apart.
+
+    Args:
+        clip: Of the model.
+        count: Most clips; 0 = all, and then None is returned: no limit.
+        files: How many files are decoded.
+    """
+    if count == 0:
+        return None
+    parts = max(1, count // STRETCH)
+    stretch = (count // parts - 1) * (clip.hop // clip.stride) + clip.frames
+    return 4 * stretch * -(-parts // files)
+
+
 def clip_start(frames: int, index: int, clip: ClipSpec, score: ScoreSpec) -> int:
     """Return the row at which the clip begins that gave frame `index` of a stretch its score.
 

@@ -172,6 +172,7 @@ def outcome(report: GateReport) -> dict[str, Any]:
         "reference": report.reference,
         "files": list(report.files),
         "clips": report.clips,
+        "clips_key": report.clips_key,
         "threshold": msgspec.to_builtins(report.threshold),
         "label_set": report.label_set,
         "budget": msgspec.to_builtins(report.budget),

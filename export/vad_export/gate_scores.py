@@ -5,8 +5,9 @@ the first clip that scores it. Where the graph takes features, each video has on
 """
 
 import contextlib
+import hashlib
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -20,6 +21,7 @@ from vad_export.gate_footage import (
     clips_in,
     evenly,
     features_of,
+    frames_a_file,
     stretches_of,
 )
 from vad_export.threshold import raw_scores
@@ -68,6 +70,10 @@ class GateFootage(Protocol):
         """How many clips (or videos' features) one scoring runs the graph on."""
 
     @property
+    def key(self) -> str:
+        """Hash of which files and stretches of them are scored, 16 hexadecimal digits."""
+
+    @property
     def notes(self) -> list[str]:
         """What a reader has to know, for example which files could not be read and why."""
 
@@ -94,7 +100,8 @@ def opened_footage(
     Args:
         manifest: Of the bundle.
         footage: From `footage_of`; feature files or folders of them where the graph takes these.
-        count: Most clips to score; 0 = all. Not more files are decoded than there are stretches.
+        count: Most clips to score; 0 = all. Not more files are decoded than there are stretches,
+            and of each only the beginning, see `frames_a_file`.
         labels: Truth; files that it does not know are left out.
 
     Raises:
@@ -109,10 +116,27 @@ def opened_footage(
     sources = _labelled(found, labels, [] if labels is None else notes)
     chosen = evenly(sources, max(1, count // STRETCH)) if count else sources
     with tempfile.TemporaryDirectory(prefix="vad-verify-") as work:
-        store = store_from_footage(chosen, manifest.clip, Path(work))
+        most = frames_a_file(manifest.clip, count, len(chosen))
+        store = store_from_footage(chosen, manifest.clip, Path(work), most_frames=most)
         _require_most(store.skipped, len(chosen))
         notes += [f"skipped: {line}" for line in store.skipped]
+        if most is not None:
+            notes += _cut_short(store, most, manifest.clip.stride)
         yield _VideoFootage(manifest, store, count, labels, notes)
+
+
+def _cut_short(store: FrameStore, most: int, stride: int) -> list[str]:
+    """Say of which videos only the beginning was decoded."""
+    rows = [0] * len(store.videos)
+    for segment in store.segments:
+        rows[segment.video] += segment.frames
+    cut = sum(frames >= most for frames in rows)
+    if not cut:
+        return []
+    return [
+        f"of {cut} of {len(rows)} files only the first {most * stride} frames were looked at; a "
+        "larger --count looks at more, --count 0 at all"
+    ]
 
 
 def _labelled(sources: list[Path], labels: Labels | None, notes: list[str]) -> list[Path]:
@@ -164,6 +188,10 @@ class _VideoFootage:
         self.files = [store.videos[i] for i in sorted({s.video for s in self._stretches})]
         hop = clip.hop // clip.stride
         self.clips = sum(clips_in(s.frames, clip.frames, hop) for s in self._stretches)
+        self.key = _key_of(
+            (store.videos[s.video], self._source_frame(s, s.start), s.frames)
+            for s in self._stretches
+        )
         self.truth = None if labels is None else [self._truth(s, labels) for s in self._stretches]
 
     def scores(self, backend: Backend) -> list[Scores]:
@@ -228,6 +256,9 @@ class _FeatureFootage:
         self.notes += [f"skipped: {line}" for line in skipped]
         self.files = [str(file.paths[0]) for file, _ in self._videos]
         self.clips = len(self._videos)
+        self.key = _key_of(
+            (str(file.paths[0]), 0, len(video.features)) for file, video in self._videos
+        )
         self.truth: list[Truth] | None = None
         if labels is not None:
             truths = [_truth_of(labels, file) for file, _ in self._videos]
@@ -263,6 +294,14 @@ class _FeatureFootage:
             self._spec.segments,
             first_frames=video.first_frames,
         )
+
+
+def _key_of(stretches: Iterable[tuple[str, int, int]]) -> str:
+    """Return a short hash of files, first frames and lengths."""
+    digest = hashlib.sha256()
+    for name, first, length in stretches:
+        digest.update(f"{Path(name).resolve()}\0{first}\0{length}\n".encode())
+    return digest.hexdigest()[:16]
 
 
 def _fitting(video: VideoFeatures, spec: FeatureSpec) -> VideoFeatures:

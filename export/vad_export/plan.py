@@ -22,6 +22,7 @@ from vad_export.plan_choice import (
     target_of,
 )
 from vad_export.timing import interleaved
+from vad_export.verified import ENGINES
 from vad_runtime.backends import backend_names, open_backend
 from vad_runtime.backends.base import Backend, Inputs, Options
 from vad_runtime.backends.checks import usable_threads
@@ -35,12 +36,8 @@ from vad_runtime.contracts import (
     PlanChoice,
     Precision,
 )
-from vad_runtime.features import find_features, read_features, segment_features
+from vad_runtime.features import read_features, segment_features
 from vad_runtime.machine import cpu_name, library_versions, machine_facts
-from vad_runtime.sources import find_sources
-
-ENGINES = tuple(name for name in backend_names() if name != "fake")
-"""Back ends that are measured; `fake` runs no model."""
 
 WHAT = "wall time of inference alone, one clip at a time; decoding and resizing come on top"
 
@@ -64,7 +61,8 @@ def plan(
         bundle: An opened bundle.
         target_ms: How long a clip may take, milliseconds; None = the time from clip to clip of
             the bundle, ``hop / fps``.
-        clips: Footage (or features, where the graph takes these) to time on; None = seeded noise.
+        clips: Footage, as `footage_of` takes it, to time on (where the graph takes features, these,
+            as `features_of` does); None = seeded noise.
         backends: Back ends to measure; none = all that are installed.
         threads: Processor threads for a clip; None = all that this process may use.
         rounds: How often each candidate is timed, at least 5.
@@ -179,8 +177,9 @@ def _inputs(manifest: Manifest, footage: Path | None) -> tuple[Inputs, str]:
         return _features(spec, footage)
     if footage is not None:
         from vad_calibration import clips_from_footage
+        from vad_export.gate_footage import footage_of
 
-        sample = clips_from_footage(find_sources(footage), manifest.clip, _CLIPS)
+        sample = clips_from_footage(footage_of(footage), manifest.clip, _CLIPS)
         return sample.clips, f"{len(sample.clips)} clips of {footage.name}"
     rng = np.random.default_rng(0)
     shape = (_CLIPS, *manifest.input_shape)
@@ -194,7 +193,9 @@ def _inputs(manifest: Manifest, footage: Path | None) -> tuple[Inputs, str]:
 
 
 def _features(spec: FeatureSpec, footage: Path) -> tuple[Inputs, str]:
-    videos = find_features(footage, spec.modality)[:_CLIPS]
+    from vad_export.gate_footage import features_of
+
+    videos = features_of(footage, spec)[:_CLIPS]
     parts = []
     for video in videos:
         features = read_features(video, spec.modality).features

@@ -9,7 +9,7 @@ not the fastest::
               bf16        where the export's check or `verify` proved it; needs no calibration
               the others  after `verify` has passed for this back end and precision
               never       what `verify` failed; int8 and mixed that are not faster than the next
-                          wider precision (bf16 where the processor has it, else fp32)
+                          wider precision (bf16 where it is allowed, else fp32)
     meets     95 % of the clips took no longer than the target, on the clock
 
 The time is that of inference alone, one clip at a time. Decoding and resizing come on top.
@@ -21,6 +21,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, TypeGuard
 
 from vad_export.timing import Times
+from vad_export.verified import entry_of
 from vad_runtime.contracts import ConfigError, Manifest, Precision
 
 FAITHFUL: tuple[Precision, ...] = ("fp32", "bf16", "fp16", "mixed", "int8")
@@ -46,7 +47,7 @@ class Target:
     origin: str
     """Where it comes from, for people."""
     fps: float | None
-    """Source frames a second; None = not known, or the input is the features of a whole video."""
+    """Source frames a second; None = the target does not come from a hop."""
     stride: int
     """Source frames from one frame of a clip to the next; a hop is a multiple of it."""
 
@@ -147,7 +148,8 @@ def target_of(manifest: Manifest, target_ms: float | None = None) -> Target:
                 f"the target must be a positive number of milliseconds, got {target_ms:g}. "
                 "Give another --target-ms."
             )
-        return Target(ms=target_ms, origin="asked for", fps=fps, stride=clip.stride)
+        # Another hop would not change what was asked for.
+        return Target(ms=target_ms, origin="asked for", fps=None, stride=clip.stride)
     if fps is None:
         reason = (
             "does not say its frame rate (clip.fps)"
@@ -164,11 +166,11 @@ def target_of(manifest: Manifest, target_ms: float | None = None) -> Target:
 def gate_of(manifest: Manifest, backend: str, precision: Precision) -> tuple[Gate, Fidelity | None]:
     """Return whether the bundle's parity report lets a back end run a precision.
 
-    What `vad-export verify` says counts before what the export's own check said. An entry that was
-    made with another file than the present artefact (`artefact_sha256`) is as good as none.
+    What `vad-export verify` says counts before what the export's own check said; which of its
+    entries count at all, `vad_export.verified.entry_of` says.
     """
     parity = manifest.parity or {}
-    found = _verified(manifest, backend, precision)
+    found = entry_of(manifest, backend, precision)
     if found.get("passed") is True:
         return "passed", _fidelity(found)
     if found.get("passed") is False:
@@ -177,20 +179,11 @@ def gate_of(manifest: Manifest, backend: str, precision: Precision) -> tuple[Gat
     return ("passed" if proven else "not verified"), None
 
 
-def _verified(manifest: Manifest, backend: str, precision: Precision) -> dict[str, Any]:
-    found = ((manifest.parity or {}).get("verified") or {}).get(f"{backend} {precision}")
-    held = manifest.artefact_of(precision)
-    if held is None or not isinstance(found, dict):
-        return {}
-    sha256 = held[1].sha256
-    return found if found.get("artefact_sha256", sha256) == sha256 else {}
-
-
 def _fidelity(found: dict[str, Any]) -> Fidelity | None:
     spearman, error = found.get("spearman"), found.get("mean_of_spread")
     if not (_is_number(spearman) and _is_number(error)):
         return None
-    measured_on = ", ".join(str(found.get(key)) for key in ("reference", "files", "clips"))
+    measured_on = ", ".join(str(found.get(key)) for key in ("reference", "clips_key"))
     return Fidelity(spearman=spearman, mean_error=error, measured_on=measured_on)
 
 
@@ -271,6 +264,8 @@ def _refusal(candidate: Candidate, measured: Measured, any_precision: bool) -> s
         return "failed vad-export verify"
     if candidate.precision in _QUANTISED:
         bf16 = _of(measured, candidate.backend, "bf16")
+        if bf16 and _refusal(bf16, measured, any_precision):
+            bf16 = None  # it cannot be had in place of this one
         wider = bf16 or _of(measured, candidate.backend, "fp32")
         if wider and candidate.times.median_ms > (1 - MARGIN) * wider.times.median_ms:
             return f"not {100 * MARGIN:g} % faster than {wider.precision}"
@@ -303,7 +298,9 @@ def _advice(judged: Sequence[Judged], target: Target, bundle: str) -> str:
         )
         if target.fps is not None:
             hop = target.hop_for(p95, target.fps)
-            ways.append(f"vad-run watch --hop {hop}, which leaves {_ms(1000 * hop / target.fps)}")
+            left = 1000 * hop / target.fps
+            if left > target.ms:
+                ways.append(f"vad-run watch --hop {hop}, which leaves {_ms(left)}")
     waiting = next((j.candidate for j in judged if j.meets and j.refusal == NOT_VERIFIED), None)
     if waiting:
         ways.append(

@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -22,28 +23,39 @@ from helpers import (
 from helpers_footage import scene
 from onnx import numpy_helper
 
+import vad_export.gate_scores as gate_scores
 from vad_export.bundles import bundle_from_graph
 from vad_export.gate import (
     Candidate,
     GateReport,
     Result,
     candidates_of,
+    outdated,
     recorded,
     require_passed,
     verify,
 )
 from vad_export.gate_figures import Figures, Threshold, broken_limits
-from vad_export.gate_footage import clip_start, clips_in, footage_of, stretches_of
+from vad_export.gate_footage import (
+    clip_start,
+    clips_in,
+    footage_of,
+    frames_a_file,
+    stretches_of,
+)
 from vad_export.gate_report import outcome, save_pictures, table
+from vad_export.gate_scores import opened_footage
 from vad_export.precision_config import Budget, budget_from_settings
+from vad_export.verified import entry_of
 from vad_runtime.backends import open_backend
 from vad_runtime.backends.base import Options
-from vad_runtime.bundle import Bundle, rewrite_manifest, write_bundle
+from vad_runtime.bundle import Bundle, add_artefacts, rewrite_manifest, write_bundle
 from vad_runtime.contracts import (
     Artefact,
     ConfigError,
     InputError,
     ParityError,
+    Precision,
     ScoreSpec,
     Scoring,
 )
@@ -54,7 +66,7 @@ from vad_training.checkpoint import checkpoint_from_path
 from vad_training.checkpoint_file import save_checkpoint
 from vad_training.config import MilConfig
 from vad_training.config.mil import HeadConfig
-from vad_training.data.store import Segment
+from vad_training.data.store import Segment, store_from_footage
 from vad_training.graphs import graph_from_checkpoint
 from vad_training.models.mil import mil_head
 
@@ -205,6 +217,10 @@ def test_a_flip_far_from_the_threshold_is_counted_with_its_distance(
     assert figures.flips == sum(score >= level for score in scores)
     assert figures.flip_distance == pytest.approx(max(scores) - level)
     assert figures.flip_share == figures.flips / 140
+    assert figures.flip_of_spread is not None
+    assert figures.mean_of_spread is not None
+    spread = figures.mean_difference / figures.mean_of_spread
+    assert figures.flip_of_spread == pytest.approx(figures.flip_distance / spread)  # scale 1
     assert any("decisions flip" in line for line in report.results[0].broken)
 
 
@@ -242,6 +258,7 @@ def test_each_broken_limit_is_named_with_its_value_and_a_nan_breaks_it() -> None
         "flips": 2,
         "flip_share": 0.01,
         "flip_distance": 0.1,
+        "flip_of_spread": 0.1,
         "auc_reference": 0.900,
         "auc": 0.900,
     }
@@ -257,7 +274,18 @@ def test_each_broken_limit_is_named_with_its_value_and_a_nan_breaks_it() -> None
     ]
     assert broken(auc=0.906) == ["AUC +0.00600, the budget is 0.005 either way"]
     assert "1.1e-04" in broken(max_of_scale=1.1e-4)[0]
-    assert len(broken(spearman=float("nan"), flip_share=float("nan"), mean_of_spread=None)) == 3
+    assert len(broken(spearman=float("nan"), flips=3, flip_share=0.015, mean_of_spread=None)) == 3
+
+
+def test_of_few_frames_one_flip_is_allowed_where_the_reference_could_hardly_decide() -> None:
+    budget = Budget(flips=0.01, mean_error=0.02)
+    assert budget.flips_hold(0, 24, 0.0)
+    assert budget.flips_hold(1, 24, 0.02)
+    assert not budget.flips_hold(1, 24, 0.021)
+    assert not budget.flips_hold(1, 24, float("inf"))
+    assert not budget.flips_hold(2, 24, 0.001)
+    assert budget.flips_hold(29, 2900, 9.0)  # a share equal to its limit, however far away
+    assert not Budget(flips=0.0).flips_hold(1, 24, 0.0)
 
 
 # -- labels ------------------------------------------------------------------------------------
@@ -473,6 +501,40 @@ def test_the_count_caps_what_is_scored(good: Bundle, site: Path) -> None:
     assert "24 scored frames are few" in report.notes[-1]
 
 
+def test_of_a_long_file_only_the_beginning_is_decoded_and_the_report_says_so(
+    good: Bundle, site: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stores: list[Any] = []
+
+    def spy(*args: Any, **options: Any) -> Any:
+        stores.append(store_from_footage(*args, **options))
+        return stores[-1]
+
+    monkeypatch.setattr(gate_scores, "store_from_footage", spy)
+    report = verify(good, [site / "a.mp4"], count=2, backends=["onnxruntime"])
+    # A stretch of 2 clips is 12 frames.
+    assert len(stores[-1].frames) == 48
+    assert report.clips == 2
+    assert "of 1 of 1 files only the first 48 frames were looked at" in table(report)
+    whole = verify(good, [site / "a.mp4"], count=0, backends=["onnxruntime"])
+    assert len(stores[-1].frames) == 80
+    assert "only the first" not in table(whole)
+    assert report.clips_key != whole.clips_key
+
+
+@pytest.mark.parametrize(("count", "files"), [(1, 1), (16, 1), (64, 1), (64, 3), (512, 32)])
+def test_what_is_decoded_of_each_file_holds_what_is_scored(count: int, files: int) -> None:
+    most = frames_a_file(SPEC, count, files)
+    assert most is not None
+    segments = [Segment(video=i, start=i * most, frames=most) for i in range(files)]
+    found = stretches_of(segments, SPEC, count)
+    # A stretch that would reach into the next file ends there.
+    clips = sum(clips_in(s.frames, SPEC.frames, SPEC.hop) for s in found)
+    assert 0.75 * count <= clips <= count
+    assert most * files <= 4 * (files + count // 16) * (15 * SPEC.hop + SPEC.frames)
+    assert frames_a_file(SPEC, 0, files) is None
+
+
 @pytest.mark.parametrize(
     ("score", "hop", "frames"),
     [
@@ -516,8 +578,6 @@ def test_the_clip_of_a_frame_is_the_first_that_the_detector_scores_it_with(
 def test_the_record_is_in_the_manifest_and_the_rest_of_parity_is_kept(
     spoilt: Bundle, site: Path, tmp_path: Path
 ) -> None:
-    import shutil
-
     bundle = Bundle.open(shutil.copytree(spoilt.path, tmp_path / "copy.vad"))
     old = {"passed": True, "artefact_sha256": "0" * 64}
     same = old | {"artefact_sha256": bundle.manifest.artefacts["fp32"].sha256}
@@ -535,6 +595,106 @@ def test_the_record_is_in_the_manifest_and_the_rest_of_parity_is_kept(
     assert entry["artefact_sha256"] == bundle.manifest.artefacts["int8"].sha256
     assert entry["spearman"] == figures_of(report, "onnxruntime int8").spearman
     assert entry["budget"]["flips"] == 0.01
+    assert entry["clips_key"] == report.clips_key
+    assert entry["scoring"] == {
+        "offset": 0.0,
+        "scale": 1.0,
+        "smoothing": "mean",
+        "window": 2,
+        "threshold": 0.5,
+        "release": 0.9,
+        "min_duration_s": 0.0,
+    }
+
+
+def copy_of(bundle: Bundle, folder: Path) -> Bundle:
+    return Bundle.open(shutil.copytree(bundle.path, folder / "copy.vad"))
+
+
+def test_what_was_changed_while_it_was_verified_is_kept(
+    good: Bundle, site: Path, tmp_path: Path
+) -> None:
+    opened = copy_of(good, tmp_path)
+    report = verify(opened, [site], backends=["onnxruntime"])
+    half = artefact(file="model.fp16.onnx", precision="fp16", made_from="fp32")
+    added = add_artefacts(opened, {"fp16": (half, opened.path / "fp32.onnx")})
+    scoring = msgspec.structs.replace(SCORING, threshold=0.75)
+    rewrite_manifest(added, msgspec.structs.replace(added.manifest, scoring=scoring))
+    recorded(opened, report)
+    now = Bundle.open(opened.path)
+    assert set(now.manifest.artefacts) == {"fp32", "int8", "fp16"}
+    assert now.manifest.scoring.threshold == 0.75
+    assert now.manifest.parity is not None
+    entry = now.manifest.parity["verified"]["onnxruntime int8"]
+    # It says what it was found at, and no longer counts.
+    assert entry["scoring"]["threshold"] == 0.5
+    assert entry_of(now.manifest, "onnxruntime", "int8") == {}
+    rewrite_manifest(now, msgspec.structs.replace(now.manifest, scoring=SCORING))
+    assert entry_of(Bundle.open(opened.path).manifest, "onnxruntime", "int8") == entry
+
+
+@pytest.mark.parametrize("short", ["int8", "fp32"])
+def test_the_outcome_of_a_graph_that_was_replaced_meanwhile_is_not_recorded(
+    good: Bundle, site: Path, tmp_path: Path, short: str
+) -> None:
+    opened = copy_of(good, tmp_path)
+    report = verify(opened, [site], backends=["onnxruntime"])
+    other = changed_model(opened.path / "fp32.onnx", tmp_path / "new.onnx", noise=0.1)
+    entry = msgspec.structs.replace(opened.manifest.artefacts[short], file="new.onnx")
+    add_artefacts(opened, {short: (entry, other)})
+    kept = recorded(opened, report)
+    assert outdated(opened, kept, report) == ["onnxruntime int8"]
+    assert Bundle.open(opened.path).manifest.parity == {"verified": {}}
+    assert outdated(opened, opened, report) == []
+
+
+def test_the_key_tells_other_stretches_of_the_same_files_apart(
+    good: Bundle, site: Path, tmp_path: Path
+) -> None:
+    def key(*footage: Path) -> str:
+        with opened_footage(good.manifest, footage, 0) as opened:
+            return opened.key
+
+    assert key(site) == key(site / "a.mp4", site / "b.mp4")
+    shutil.copy(site / "a.mp4", tmp_path / "a.mp4")
+    assert key(site / "a.mp4") != key(tmp_path / "a.mp4")  # as many files and clips
+    assert key(site / "a.mp4") != key(site / "b.mp4")
+
+
+@pytest.mark.parametrize(
+    ("precision", "part"),
+    [
+        ("fp16", "--precision fp16 --set keep_fp32=[NODE,...]"),
+        ("int8", "Calibrate on more clips"),
+        ("int8", "--precision int8 --set margin=0.5"),
+        ("mixed", "--precision mixed --set margin=0.5"),
+        ("bf16", "--precision fp32"),
+    ],
+)
+def test_the_next_step_fits_the_precision(precision: Precision, part: str) -> None:
+    candidate = Candidate(backend="openvino", precision=precision, artefact="x")
+    result = Result(candidate=candidate, device="", figures=None, worst=None, broken=("a limit",))
+    with pytest.raises(ParityError) as raised:
+        require_passed(report_of(result))
+    assert_one_line(raised.value, f"openvino {precision}: a limit", part)
+
+
+def report_of(*results: Result, **not_run: str) -> GateReport:
+    """Return a report with these results, of no footage."""
+    return GateReport(
+        bundle="x.vad",
+        reference="none",
+        files=(),
+        clips=1,
+        clips_key="",
+        threshold=Threshold(value=1.0, source="the bundle's"),
+        label_set=None,
+        budget=Budget(),
+        results=results,
+        not_run=not_run,
+        unproven=(),
+        notes=(),
+    )
 
 
 def test_the_table_fits_a_terminal_and_the_outcome_is_json(spoilt: Bundle, site: Path) -> None:
@@ -570,6 +730,8 @@ def test_the_worst_clips_are_drawn_for_failures_alone(
 def test_limits_are_read_from_settings() -> None:
     assert budget_from_settings([]) == Budget()
     assert budget_from_settings(["spearman=0.5", "flips=0"]) == Budget(spearman=0.5, flips=0.0)
+    start = Budget(spearman=0.5, mean_error=1.0)
+    assert budget_from_settings(["spearman=0.7"], start) == Budget(spearman=0.7, mean_error=1.0)
 
 
 @pytest.mark.parametrize(
@@ -642,19 +804,7 @@ def test_the_run_of_another_model_is_no_reference(good: Bundle, site: Path, tmp_
 
 
 def test_nothing_compared_is_no_pass() -> None:
-    report = GateReport(
-        bundle="x.vad",
-        reference="none",
-        files=(),
-        clips=1,
-        threshold=Threshold(value=1.0, source="the bundle's"),
-        label_set=None,
-        budget=Budget(),
-        results=(),
-        not_run={Candidate(backend="openvino", precision="fp32", artefact="fp32").name: "absent."},
-        unproven=(),
-        notes=(),
-    )
+    report = report_of(**{"openvino fp32": "absent."})
     assert not report.passed
     with pytest.raises(ParityError) as raised:
         require_passed(report)

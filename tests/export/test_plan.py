@@ -25,6 +25,7 @@ from vad_export.plan_choice import (
     target_of,
 )
 from vad_export.timing import Times
+from vad_export.verified import decision_settings
 from vad_runtime.backends import open_backend
 from vad_runtime.backends.base import Options
 from vad_runtime.bundle import Bundle, rewrite_manifest, write_bundle
@@ -37,6 +38,7 @@ from vad_runtime.contracts import (
     Manifest,
     Precision,
     ScoreSpec,
+    Scoring,
 )
 
 AT_25_FPS = Target(ms=40.0, origin="hop 1 at 25 frames a second", fps=25.0, stride=1)
@@ -197,6 +199,19 @@ def test_int8_that_is_not_faster_than_bf16_is_refused() -> None:
         assert chosen(fp32, bf16, faster) == faster.name
 
 
+@pytest.mark.parametrize("gate", ["failed", "not verified"])
+def test_int8_is_not_measured_against_a_bf16_that_is_itself_refused(gate: Any) -> None:
+    fp32, bf16 = candidate("openvino fp32", 60), candidate("openvino bf16", 30, gate=gate)
+    int8 = candidate("openvino int8", 35)
+    assert refusals(fp32, bf16, int8)["openvino int8"] == ""
+    assert chosen(fp32, bf16, int8) == "openvino int8"
+    slow = candidate("openvino int8", 59)
+    assert refusals(fp32, bf16, slow)["openvino int8"] == "not 5 % faster than fp32"
+    # --any-precision allows what was not looked at, and that bf16 can then be had.
+    found = refusals(fp32, bf16, int8, any_precision=True)["openvino int8"]
+    assert found == ("" if gate == "failed" else "not 5 % faster than bf16")
+
+
 def test_int8_is_compared_with_fp32_of_the_same_back_end_where_there_is_no_bf16() -> None:
     openvino = (candidate("openvino fp32", 90), candidate("openvino bf16", 45))
     fp32, int8 = candidate("onnxruntime fp32", 38, p95_ms=80), candidate("onnxruntime int8", 39)
@@ -251,6 +266,19 @@ def test_without_a_frame_rate_no_hop_is_named() -> None:
     assert "hop" not in choose(measured(candidate("openvino fp32", 60)), target).line
 
 
+def test_another_hop_is_named_only_where_the_target_comes_from_one_and_only_a_larger_one() -> None:
+    about = manifest(clip=clip_spec(hop=2, fps=50.0))
+
+    def line(ms: float, target_ms: float | None = None) -> str:
+        slow = measured(candidate("openvino fp32", ms))
+        return choose(slow, target_of(about, target_ms)).line
+
+    assert "vad-run watch --hop 3, which leaves 60.0 ms" in line(55)
+    assert "--hop" not in line(55, 40.0)  # the hop leaves 40 ms, but that is not why
+    assert "--hop" not in line(55, 10.0)
+    assert "--hop" not in line(40 + 1e-11)
+
+
 # -- the target --------------------------------------------------------------------------------
 
 
@@ -258,7 +286,7 @@ def test_the_target_is_the_time_from_clip_to_clip_unless_another_is_given() -> N
     about = manifest(clip=clip_spec(hop=8, fps=25.0))
     assert target_of(about).ms == 320.0
     assert target_of(about).origin == "hop 8 at 25 frames a second"
-    assert target_of(about, 50.0) == Target(ms=50.0, origin="asked for", fps=25.0, stride=1)
+    assert target_of(about, 50.0) == Target(ms=50.0, origin="asked for", fps=None, stride=1)
 
 
 def test_without_a_frame_rate_and_without_a_target_there_is_a_one_line_error() -> None:
@@ -289,6 +317,19 @@ def with_parity(parity: dict[str, Any] | None, **artefacts: str) -> Manifest:
     return msgspec.structs.replace(manifest(artefacts=held), parity=parity)
 
 
+def verified_entry(sha256: str, *, passed: bool = True, scoring: Scoring | None = None) -> Any:
+    """Return what the gate writes for a graph, at these settings or a manifest's default."""
+    return {
+        "passed": passed,
+        "spearman": 0.998,
+        "mean_of_spread": 0.004,
+        "artefact_sha256": sha256,
+        "reference": "torch",
+        "clips_key": "abc",
+        "scoring": decision_settings(scoring or manifest().scoring),
+    }
+
+
 def test_bf16_needs_no_more_than_the_check_of_the_export() -> None:
     assert gate_of(with_parity(None), "openvino", "bf16") == ("not verified", None)
     assert gate_of(with_parity({"bf16_allowed": True}), "openvino", "bf16") == ("passed", None)
@@ -296,23 +337,15 @@ def test_bf16_needs_no_more_than_the_check_of_the_export() -> None:
 
 
 def test_what_the_gate_found_counts_before_the_check_of_the_export() -> None:
-    verified = {"openvino bf16": {"passed": False}}
+    verified = {"openvino bf16": verified_entry("f", passed=False)}
     about = with_parity({"bf16_allowed": True, "verified": verified})
     assert gate_of(about, "openvino", "bf16")[0] == "failed"
 
 
 def test_the_gate_is_of_one_back_end_and_one_file() -> None:
-    found = {
-        "passed": True,
-        "spearman": 0.998,
-        "mean_of_spread": 0.004,
-        "artefact_sha256": "i",
-        "reference": "torch",
-        "files": 3,
-        "clips": 12,
-    }
+    found = verified_entry("i")
     about = with_parity({"verified": {"openvino int8": found}}, int8="i")
-    figures = Fidelity(spearman=0.998, mean_error=0.004, measured_on="torch, 3, 12")
+    figures = Fidelity(spearman=0.998, mean_error=0.004, measured_on="torch, abc")
     assert gate_of(about, "openvino", "int8") == ("passed", figures)
     assert gate_of(about, "onnxruntime", "int8") == ("not verified", None)
     # Quantised anew since.
@@ -320,14 +353,50 @@ def test_the_gate_is_of_one_back_end_and_one_file() -> None:
     assert gate_of(newer, "openvino", "int8") == ("not verified", None)
 
 
-@pytest.mark.parametrize("entry", [None, "passed", {}, {"passed": "yes"}, {"passed": 1}])
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"threshold": 0.6},
+        {"threshold": None},
+        {"smoothing": "median"},
+        {"window": 4},
+        {"offset": 0.1},
+        {"scale": 2.0},
+        {"release": 0.8},
+        {"min_duration_s": 1.0},
+    ],
+)
+def test_a_pass_counts_only_at_the_settings_that_it_was_found_at(changes: dict[str, Any]) -> None:
+    scoring = Scoring(threshold=0.5, smoothing="mean", window=3)
+    entry = verified_entry("i", scoring=scoring)
+    about = with_parity({"verified": {"openvino int8": entry}}, int8="i")
+    same = msgspec.structs.replace(scoring, method="in other words")
+    assert gate_of(msgspec.structs.replace(about, scoring=same), "openvino", "int8")[0] == "passed"
+    other = msgspec.structs.replace(about, scoring=msgspec.structs.replace(scoring, **changes))
+    assert gate_of(other, "openvino", "int8") == ("not verified", None)
+
+
+@pytest.mark.parametrize("key", ["scoring", "artefact_sha256"])
+def test_an_entry_that_does_not_say_what_it_was_found_with_is_none(key: str) -> None:
+    entry = verified_entry("i")
+    del entry[key]
+    about = with_parity({"verified": {"openvino int8": entry}}, int8="i")
+    assert gate_of(about, "openvino", "int8") == ("not verified", None)
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [None, "passed", {}, *({"passed": p} for p in ("yes", 1, None))],
+)
 def test_an_entry_that_does_not_say_passed_is_none(entry: object) -> None:
+    if isinstance(entry, dict):
+        entry = verified_entry("i") | {"passed": None} | entry
     about = with_parity({"verified": {"openvino int8": entry}}, int8="i")
     assert gate_of(about, "openvino", "int8") == ("not verified", None)
 
 
 def test_figures_that_are_no_numbers_are_none() -> None:
-    found = {"passed": True, "spearman": None, "mean_of_spread": 0.1}
+    found = verified_entry("i") | {"spearman": None}
     about = with_parity({"verified": {"openvino int8": found}}, int8="i")
     assert gate_of(about, "openvino", "int8") == ("passed", None)
 
@@ -431,12 +500,20 @@ def test_an_unknown_back_end_is_refused(quantised: Bundle) -> None:
     assert_one_line(error.value, "tensorflow", "openvino")
 
 
-def test_real_clips_and_noise_are_both_taken(quantised: Bundle, tiny_video: Path) -> None:
+def test_real_clips_and_noise_are_both_taken(
+    quantised: Bundle, tiny_video: Path, tmp_path: Path
+) -> None:
     engines = {"backends": ["onnxruntime"], "threads": 1, "rounds": 5}
     assert plan(quantised, 1e4, clips=tiny_video, **engines).measured.inputs == (  # type: ignore[arg-type]
         "4 clips of tiny.mp4"
     )
     assert "seeded noise" in plan(quantised, 1e4, **engines).measured.inputs  # type: ignore[arg-type]
+    # What calibrate and verify take: a list, too.
+    listed = tmp_path / "clips.txt"
+    listed.write_text(f"# a day\n{tiny_video}\n")
+    assert plan(quantised, 1e4, clips=listed, **engines).measured.inputs == (  # type: ignore[arg-type]
+        "4 clips of clips.txt"
+    )
     with pytest.raises(InputError) as error:
         plan(quantised, 1e4, clips=Path("nowhere"))
     assert_one_line(error.value, "nowhere")
@@ -454,6 +531,10 @@ def test_a_bundle_of_features_is_timed_on_features(tmp_path: Path, tiny_graph: P
         np.save(folder / f"{name}.npy", rng.random((6, 16), np.float32))
     found = plan(head, 1e4, clips=folder, backends=["fake"], rounds=5)
     assert found.measured.inputs == "features of 2 videos of features"
+    listed = tmp_path / "list.txt"
+    listed.write_text("features/b.npy\n")
+    found = plan(head, 1e4, clips=listed, backends=["fake"], rounds=5)
+    assert found.measured.inputs == "features of 1 videos of list.txt"
     np.save(folder / "a.npy", rng.random((6, 15), np.float32))
     with pytest.raises(InputError) as error:
         plan(head, 1e4, clips=folder, backends=["fake"], rounds=5)

@@ -16,6 +16,7 @@ from helpers import artefact, clip_spec, manifest, motion_model, write_video
 from helpers_footage import scene
 from onnx import numpy_helper
 
+import vad_export.gate as gate
 from vad_export.commands.verify import command
 from vad_runtime.bundle import Bundle, rewrite_manifest, write_bundle
 from vad_runtime.commands import run_command
@@ -122,6 +123,42 @@ def test_a_wider_budget_lets_it_pass_and_nothing_is_recorded_on_request(
     assert parity(bundle) == {}
 
 
+def test_the_budget_of_a_configuration_counts_and_a_limit_on_the_line_wins(
+    run: Any, site: Path, tmp_path: Path
+) -> None:
+    bundle = bundle_with_int8(tmp_path, 0.9)
+    file = tmp_path / "precision.yaml"
+    file.write_text("margin: 0.5\nbudget:\n  mean_error: 9\n  spearman: 0.1\n  flips: 1\n")
+    words = (bundle, "--clips", site, "--backend", "onnxruntime", "--no-record", "--config", file)
+    code, out, err = run(*words)
+    assert (code, err) == (0, "")
+    assert "mean error 9, Spearman 0.1, flips 1" in out
+    code, out, err = run(*words, "--budget", "mean_error=0.001")
+    assert code == 1
+    assert "mean error 0.001, Spearman 0.1, flips 1" in out
+    assert "the budget is 0.1 % of the spread" in err
+
+
+def test_a_graph_that_was_replaced_meanwhile_is_said_not_to_be_recorded(
+    run: Any, site: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bundle = bundle_with_int8(tmp_path, 1.0001)
+    compare = gate.verify
+
+    def meanwhile(opened: Bundle, *args: Any, **options: Any) -> gate.GateReport:
+        report = compare(opened, *args, **options)
+        manifest = opened.manifest
+        fp32 = {"fp32": manifest.artefacts["fp32"]}
+        rewrite_manifest(opened, msgspec.structs.replace(manifest, artefacts=fp32))
+        return report
+
+    monkeypatch.setattr(gate, "verify", meanwhile)
+    code, out, err = run(bundle, "--clips", site, "--backend", "onnxruntime")
+    assert (code, err) == (0, "")
+    assert out.splitlines()[-1].startswith("onnxruntime int8: not recorded")
+    assert parity(bundle) == {"verified": {}}
+
+
 def test_the_auc_is_in_the_table_with_labels(run: Any, site: Path, tmp_path: Path) -> None:
     bundle = bundle_with_int8(tmp_path, 1.0001)
     labels = tmp_path / "labels.json"
@@ -142,6 +179,7 @@ def test_the_auc_is_in_the_table_with_labels(run: Any, site: Path, tmp_path: Pat
         (["--clips", "{tmp}/list.txt"], "list.txt, line 2: 'gone.mp4' does not exist"),
         (["--clips", "{tmp}/short.mp4"], "8 good frames in a row"),
         (["--clips", "{site}", "--budget", "flips"], "key=value"),
+        (["--clips", "{site}", "--config", "{tmp}/gone.yaml"], "gone.yaml"),
         (["--clips", "{site}", "--precision", "fp16"], "no artefact for fp16"),
         (["--clips", "{site}", "--backend", "tpu"], "no back end is called 'tpu'"),
         (["--clips", "{site}", "--labels", "{tmp}/gone.json"], "gone.json cannot be read"),

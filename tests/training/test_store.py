@@ -112,6 +112,22 @@ def test_videos_of_different_rates_have_no_common_rate(two_videos: Path, folder:
     assert store.seconds() is None
 
 
+def test_a_limit_ends_each_video_after_so_many_rows(
+    two_videos: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = clip_spec(stride=2, hop=2)
+    whole = store_of(two_videos, folder, spec)
+    a, b = (source_frames(two_videos / name, spec) for name in ("a.mp4", "b.mp4"))
+    store = store_from_footage([two_videos], spec, folder, most_frames=8)
+    assert lengths(store) == [(0, 0, 8), (1, 8, 7)]  # b has 14 frames, every other one kept
+    expected = np.stack([frame.pixels for frame in (*a[:16:2], *b[::2])])
+    np.testing.assert_array_equal(store.frames, expected)
+    assert store.key != whole.key
+    forbid_decoding(monkeypatch)
+    again = store_from_footage([two_videos], spec, folder, most_frames=8)
+    assert lengths(again) == lengths(store)
+
+
 # -- damage ------------------------------------------------------------------------------------
 
 

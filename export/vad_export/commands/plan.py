@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from vad_runtime.backends import backend_names
+from vad_export.verified import ENGINES
 from vad_runtime.bundle import MANIFEST, Bundle
 from vad_runtime.commands import FiniteFloat
 from vad_runtime.contracts import ExportError
@@ -30,7 +30,7 @@ _SHAKY = 1.5  # 90th over 10th percentile
 @click.option(
     "--clips",
     type=_PATH,
-    help="Footage (for a head alone: features) to time on.  [default: seeded noise]",
+    help="Footage to time on, as vad-export verify takes it.  [default: seeded noise]",
 )
 @click.option(
     "--threads",
@@ -47,7 +47,7 @@ _SHAKY = 1.5  # 90th over 10th percentile
 @click.option(
     "--backend",
     "backends",
-    type=click.Choice([name for name in backend_names() if name != "fake"]),
+    type=click.Choice(ENGINES),
     multiple=True,
     help="Time only this one. May be repeated.  [default: all that are installed]",
 )
@@ -128,7 +128,9 @@ def lines_of(plan: "Plan") -> list[str]:
         text = f"not timed: {', '.join(names)}: {reason}"
         out += textwrap.wrap(text, _COLUMNS, subsequent_indent="  ", break_on_hyphens=False)
     if any(judged.refusal == NOT_VERIFIED for judged in plan.judged):
-        out.append("not verified: only after vad-export verify BUNDLE --clips DIR has passed")
+        out.append(
+            "not verified: vad-export verify BUNDLE --clips DIR has to pass at the threshold of now"
+        )
     if any(_spread(judged) > _SHAKY for judged in plan.judged):
         out.append("the times vary by half and more, as if something else ran here too; time again")
     return [*out, ""]

@@ -25,18 +25,24 @@ _PATH = click.Path(path_type=Path)
 )
 @click.option("--labels", "labels_file", type=_PATH, help="A labels.json; adds the AUC.")
 @click.option(
+    "--config",
+    type=_PATH,
+    help="YAML of vad-export quantise; its budget counts, the other keys do not.",
+)
+@click.option(
     "--budget",
     "settings",
     multiple=True,
     metavar="KEY=VALUE",
-    help="A limit: spearman, auc_delta, flips or mean_error. May be repeated.",
+    help="A limit: spearman, auc_delta, flips or mean_error. May be repeated; wins over --config.",
 )
 @click.option(
     "--count",
     type=click.IntRange(0),
     default=512,
     show_default=True,
-    help="Most clips to score, spread evenly over the footage; 0 = all.",
+    help="Most clips to score, spread evenly over the files; of long files only the beginning is "
+    "read, and the report says so. 0 = all of the footage.",
 )
 @click.option("--checkpoint", type=_PATH, help="The run that was exported: compare with PyTorch.")
 @click.option(
@@ -66,6 +72,7 @@ def command(
     bundle: Path,
     clips: Path,
     labels_file: Path | None,
+    config: Path | None,
     settings: tuple[str, ...],
     count: int,
     checkpoint: Path | None,
@@ -78,13 +85,13 @@ def command(
 
     Exit code 1 when one does not keep to the budget; its worst clip is named and drawn.
     """
-    from vad_export.gate import recorded, require_passed, verify
+    from vad_export.gate import outdated, recorded, require_passed, verify
     from vad_export.gate_footage import footage_of
     from vad_export.gate_report import save_pictures, table, write_report
-    from vad_export.precision_config import budget_from_settings
+    from vad_export.precision_config import budget_from_settings, read_precision_config
     from vad_runtime.labels import read_labels
 
-    budget = budget_from_settings(settings)
+    budget = budget_from_settings(settings, read_precision_config(config).budget)
     opened = Bundle.open(bundle)
     labels = read_labels(labels_file) if labels_file else None
     footage = footage_of(clips) if opened.manifest.features is None else [clips]
@@ -104,5 +111,8 @@ def command(
     folder = out or bundle.resolve().with_suffix(".verify")
     pictures = write_report(out, report) if out else save_pictures(folder, report)
     if record:
-        recorded(opened, report)
+        for name in outdated(opened, recorded(opened, report), report):
+            click.echo(
+                f"{name}: not recorded, since its graph was replaced meanwhile; verify again"
+            )
     require_passed(report, pictures)

@@ -63,13 +63,16 @@ class FrameStore:
         return len(self.frames) / self.fps if self.fps else None
 
 
-def store_from_footage(names: Sequence[str | Path], spec: ClipSpec, folder: Path) -> FrameStore:
+def store_from_footage(
+    names: Sequence[str | Path], spec: ClipSpec, folder: Path, *, most_frames: int | None = None
+) -> FrameStore:
     """Decode footage into `folder`, or reuse what stands there for the same files and spec.
 
     Args:
         names: Videos, folders of frames, or folders that hold such.
         spec: Size, colour, resizer and stride.
         folder: Where `frames.raw` and `index.json` go.
+        most_frames: Rows after which a video ends, at least 1; None = all of it.
 
     Raises:
         InputError: No footage, none of it readable or long enough, or the folder is not writable.
@@ -77,7 +80,7 @@ def store_from_footage(names: Sequence[str | Path], spec: ClipSpec, folder: Path
     # A video that is named twice would land in training and in validation.
     found = (source for name in names for source in find_sources(name))
     sources = list({source.resolve(): source for source in found}.values())
-    key = _key(sources, spec)
+    key = _key(sources, spec, most_frames)
     index_file, raw_file = folder / "index.json", folder / "frames.raw"
     with contextlib.suppress(OSError, msgspec.MsgspecError):
         index = msgspec.json.decode(index_file.read_bytes(), type=_Index)
@@ -91,7 +94,7 @@ def store_from_footage(names: Sequence[str | Path], spec: ClipSpec, folder: Path
         temporary = folder / f".frames.raw.{os.getpid()}"
         try:
             with temporary.open("wb") as raw:
-                index = _decoded(sources, spec, key, raw.write)
+                index = _decoded(sources, spec, key, raw.write, most_frames)
             temporary.replace(raw_file)
         finally:
             temporary.unlink(missing_ok=True)
@@ -109,10 +112,12 @@ def _mapped(raw_file: Path, spec: ClipSpec) -> Frames:
     return flat.reshape(-1, *spec.frame_shape)
 
 
-def _key(sources: Sequence[Path], spec: ClipSpec) -> str:
+def _key(sources: Sequence[Path], spec: ClipSpec, most_frames: int | None) -> str:
     digest = hashlib.sha256()
     pixels = (*spec.frame_shape, spec.resizer, spec.interpolation, spec.stride)
     digest.update(repr(pixels).encode())
+    if most_frames is not None:
+        digest.update(f"{most_frames} rows a video".encode())
     for source in sources:
         files = [source]
         if source.is_dir():
@@ -127,7 +132,11 @@ def _key(sources: Sequence[Path], spec: ClipSpec) -> str:
 
 
 def _decoded(
-    sources: Sequence[Path], spec: ClipSpec, key: str, write: Callable[[bytes], object]
+    sources: Sequence[Path],
+    spec: ClipSpec,
+    key: str,
+    write: Callable[[bytes], object],
+    most_frames: int | None,
 ) -> _Index:
     videos: list[str] = []
     segments: list[Segment] = []
@@ -153,6 +162,8 @@ def _decoded(
                     if position % spec.stride == 0:
                         write(np.ascontiguousarray(frame.pixels).tobytes())
                         row += 1
+                        if row - first == most_frames:
+                            break
                     position += 1
             except SourceError as error:
                 skipped.append(str(error))
