@@ -96,7 +96,7 @@ def main() -> None:
             result["seconds"] = time.perf_counter() - began
             file.write_text(json.dumps(result, indent=1), encoding="utf-8")
         results.append(json.loads(file.read_text(encoding="utf-8")))
-    text = document(results, args)
+    text = document(results, args).replace(str(args.work.resolve()), "WORK")
     print(text)
     if args.out:
         args.out.write_text(text + "\n", encoding="utf-8")
