@@ -189,6 +189,12 @@ def set_command(bundle: Path, settings: tuple[str, ...]) -> None:
 
     changed = set_values(Bundle.open(bundle), settings)
     click.echo(f"{bundle}: {' '.join(settings)} (threshold {changed.manifest.scoring.threshold})")
+    plan = changed.manifest.plan
+    if plan is not None and plan.precision not in ("fp32", "bf16"):
+        click.echo(
+            f"vad-run follows the plan ({plan.precision}), which was verified with the settings "
+            "before. Run vad-export verify and plan again."
+        )
 
 
 @cli.command()

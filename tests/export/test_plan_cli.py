@@ -12,15 +12,18 @@ from typing import Any
 import msgspec
 import numpy as np
 import pytest
+from click.testing import CliRunner
 from helpers import artefact, clip_spec, manifest
 
 import vad_export.plan as plan_module
+from vad_export.cli import cli
 from vad_export.commands.plan import command
 from vad_export.plan_choice import Candidate, Measured
 from vad_export.timing import Times
 from vad_export.verified import decision_settings
-from vad_runtime.bundle import MANIFEST, Bundle, write_bundle
+from vad_runtime.bundle import MANIFEST, Bundle, rewrite_manifest, write_bundle
 from vad_runtime.commands import run_command
+from vad_runtime.contracts import PlanChoice
 
 Result = tuple[int, str, str]
 FAST = {"openvino fp32": 60.0, "openvino bf16": 33.0, "openvino int8": 20.0}
@@ -254,3 +257,24 @@ def test_a_real_bundle_is_measured_and_planned_on_this_machine(run: Any, site: P
     kept = Bundle.open(site).manifest.plan
     assert kept is not None
     assert (kept.precision, kept.threads) == ("fp32", 1)
+
+
+@pytest.mark.parametrize(("precision", "warns"), [("int8", True), ("bf16", False)])
+def test_a_changed_threshold_says_that_a_verified_plan_must_be_made_again(
+    site: Path, precision: str, warns: bool
+) -> None:
+    bundle = Bundle.open(site)
+    plan = PlanChoice(
+        backend="openvino",
+        precision=precision,  # type: ignore[arg-type]
+        target_ms=40.0,
+        median_ms=20.0,
+        p95_ms=22.0,
+        cpu="a CPU",
+        threads=1,
+        why="by hand",
+    )
+    rewrite_manifest(bundle, msgspec.structs.replace(bundle.manifest, plan=plan))
+    result = CliRunner().invoke(cli, ["set", str(site), "threshold=2"])
+    assert result.exit_code == 0
+    assert ("Run vad-export verify and plan again" in result.output) is warns
