@@ -14,6 +14,7 @@ import numpy.typing as npt
 import onnx
 from onnx import NodeProto, TensorProto, helper, numpy_helper
 
+from vad_calibration.limits import LEVELS
 from vad_calibration.placement import (
     Graph,
     Layer,
@@ -24,9 +25,6 @@ from vad_calibration.placement import (
     unused,
 )
 from vad_runtime.contracts import ExportError
-
-LEVELS = 127
-"""The value that a limit becomes."""
 
 _OPSET = 13
 """From here on DequantizeLinear takes one scale a channel."""

@@ -5,8 +5,6 @@ The memory that this takes does not grow with the number of inputs.
 
 import hashlib
 import time
-import zipfile
-import zlib
 from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass
@@ -21,21 +19,11 @@ from vad_calibration.inputs import InputSet
 from vad_runtime.bundle import sha256_of_file
 from vad_runtime.commands import Interrupted, deferred_interrupt
 from vad_runtime.contracts.errors import ExportError, InputError, VadError
-from vad_runtime.files import whole_file
+from vad_runtime.files import DAMAGED_NPZ, whole_file
 from vad_runtime.progress import progress
 
 _FORMAT = "vad-edge ranges 1"
 _SAVE_EVERY_S = 30.0
-_UNREADABLE = (
-    EOFError,
-    KeyError,
-    NotImplementedError,
-    OSError,
-    RuntimeError,
-    ValueError,
-    zipfile.BadZipFile,
-    zlib.error,
-)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -175,7 +163,7 @@ def read_ranges(file: Path) -> Ranges:
                 if str(loaded["format"]) != _FORMAT:
                     raise InputError(f"{file} is not of the form {_FORMAT!r}. {again}")
                 return _ranges_from_arrays(loaded)
-    except _UNREADABLE:
+    except DAMAGED_NPZ:
         raise InputError(f"{file} is damaged, or no file of ranges. {again}") from None
 
 

@@ -10,6 +10,7 @@ from vad_calibration.sampling import evenly
 from vad_calibration.statistics import MOTION_SCALE, STATISTICS, Thumbnail
 from vad_runtime.contracts import InputError
 from vad_runtime.files import whole_file
+from vad_runtime.sinks.plot import middle_cut, printable
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -203,28 +204,12 @@ def _draw_cell(axes: "Axes", cell: _Cell, pictures: _Pictures, left: float, top:
 
 def _file_line(axes: "Axes", record: "ClipRecord") -> str:
     """Return file and first frame, the file's name cut until both fit under the pictures."""
-    name, place = _printable(Path(record.file).name), f" @ {record.first}"
+    name, place = printable(Path(record.file).name), f" @ {record.first}"
     text = axes.text(0, 0, name + place, fontsize=_FILE_POINTS, parse_math=False)
     length = len(name)
     while text.get_window_extent().width > _CELL and length > 4:
         length -= 1
-        text.set_text(_short(name, length) + place)
+        text.set_text(middle_cut(name, length) + place)
     line = text.get_text()
     text.remove()
     return line
-
-
-def _short(text: str, length: int) -> str:
-    """Cut the middle out: beginnings and ends of names tell most."""
-    if len(text) <= length:
-        return text
-    tail = (length - 3) * 2 // 3
-    return f"{text[: length - 3 - tail]}...{text[len(text) - tail :]}"
-
-
-def _printable(text: str) -> str:
-    """Replace what the font lacks; matplotlib would warn and draw boxes."""
-    from matplotlib.font_manager import FontProperties, findfont, get_font
-
-    font = get_font(findfont(FontProperties()))
-    return "".join(c if font.get_char_index(ord(c)) else "?" for c in text)

@@ -14,10 +14,10 @@ from pathlib import Path
 
 import numpy as np
 
+from vad_calibration.limits import LEVELS
 from vad_runtime.contracts.errors import ExportError, InputError
 from vad_runtime.files import whole_file
 
-LEVELS = 127
 _HEADER = re.compile(r"TRT-(\d+)-([A-Za-z0-9]+)")
 _LINE = re.compile(r"(.+): ([0-9a-f]{8})")
 _LARGEST = float(np.finfo(np.float32).max)

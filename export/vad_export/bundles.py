@@ -11,6 +11,7 @@ import onnx
 import torch
 
 from vad_calibration import SampledClips, clips_from_footage
+from vad_export.gate_footage import evenly
 from vad_export.onnx_graph import onnx_from_graph
 from vad_export.opset import opset_of
 from vad_export.parity import parity_report
@@ -29,11 +30,10 @@ from vad_runtime.contracts import (
     Artefact,
     ConfigError,
     FeatureSpec,
-    InputError,
     Manifest,
     Scoring,
 )
-from vad_runtime.features import find_features, read_features, segment_features
+from vad_runtime.features import find_features, read_fitting_features, segments_for
 from vad_training.data.store import store_from_footage
 from vad_training.graphs import ScoreGraph
 
@@ -169,15 +169,8 @@ def _features_sample(
 ) -> tuple[Inputs, list[tuple[str, int]]]:
     """Return the segments' features of a few videos, spread evenly over the files."""
     videos = [video for file in files for video in find_features(file, spec.modality)]
-    places = np.linspace(0, len(videos) - 1, min(len(videos), _PARITY_CLIPS)).round().astype(int)
-    chosen = [read_features(videos[i], spec.modality) for i in places.tolist()]
-    for video in chosen:
-        if video.features.shape[1] != spec.size:
-            raise InputError(
-                f"{video.name} has features of {video.features.shape[1]} numbers, the head takes "
-                f"{spec.size}. Give features of the kind that it was trained on."
-            )
-    bags = [segment_features(v.features, spec.segments, normalise=spec.normalise) for v in chosen]
+    chosen = [read_fitting_features(video, spec) for video in evenly(videos, _PARITY_CLIPS)]
+    bags = [segments_for(video, spec) for video in chosen]
     return np.stack(bags), [(video.name, 0) for video in chosen]
 
 

@@ -30,7 +30,7 @@ from vad_calibration.clip_set import (
 from vad_calibration.inputs import Inputs, InputSet
 from vad_export.gate_footage import evenly, features_of, footage_of
 from vad_runtime.contracts import FeatureSpec, InputError, Manifest
-from vad_runtime.features import FeatureFile, read_features, segment_features
+from vad_runtime.features import FeatureFile, read_fitting_features, segments_for
 from vad_runtime.files import made_folder, whole_file
 from vad_runtime.labels import Labels, read_labels
 
@@ -103,13 +103,7 @@ class FeatureInputs:
         """
         spec = self._spec
         for file in self._files:
-            video = read_features(file, spec.modality)
-            if video.features.shape[1] != spec.size:
-                raise InputError(
-                    f"{video.name} has features of {video.features.shape[1]} numbers, the head "
-                    f"takes {spec.size}. Give features of the kind that it was trained on."
-                )
-            bag = segment_features(video.features, spec.segments, normalise=spec.normalise)
+            bag = segments_for(read_fitting_features(file, spec), spec)
             yield np.ascontiguousarray(bag[None], np.float32)
 
 

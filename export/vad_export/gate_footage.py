@@ -13,6 +13,7 @@ from typing import TypeVar
 
 import numpy as np
 
+from vad_calibration.sampling import evenly as numbers_evenly
 from vad_runtime.contracts import ClipSpec, FeatureSpec, InputError, ScoreSpec
 from vad_runtime.features import FeatureFile, find_features
 from vad_runtime.sources import find_sources
@@ -190,4 +191,4 @@ def evenly(items: Sequence[Item], count: int) -> list[Item]:
     """Return at most `count` of the items, spread evenly, the first and the last among them."""
     if len(items) <= count:
         return list(items)
-    return [items[i] for i in np.linspace(0, len(items) - 1, count).round().astype(int).tolist()]
+    return [items[i] for i in numbers_evenly(len(items), count)]

@@ -27,16 +27,17 @@ from vad_export.gate_footage import (
 from vad_export.threshold import raw_scores
 from vad_runtime.backends.base import Backend
 from vad_runtime.contracts import FeatureSpec, InputError, Manifest
+from vad_runtime.feature_runs import truth_of_features
 from vad_runtime.features import (
     CLIP,
     FeatureFile,
     VideoFeatures,
-    read_features,
+    read_fitting_features,
     scores_to_frames,
-    segment_features,
     segment_starts,
+    segments_for,
 )
-from vad_runtime.labels import Labels, VideoLabels
+from vad_runtime.labels import Labels
 from vad_runtime.progress import progress
 from vad_runtime.sources import find_sources
 from vad_training.data.store import FrameStore, Segment, store_from_footage
@@ -239,7 +240,7 @@ class _FeatureFootage:
         self._spec = spec
         found = [file for name in footage for file in features_of(name, spec)]
         self.notes: list[str] = []
-        known = [file for file in found if labels is None or _truth_of(labels, file) is not None]
+        known = [f for f in found if labels is None or truth_of_features(labels, f) is not None]
         if labels is not None and not known:
             _labelled([file.paths[0] for file in found], labels, self.notes)
         if len(known) < len(found):
@@ -249,7 +250,7 @@ class _FeatureFootage:
         skipped = []
         for file in chosen:
             try:
-                self._videos.append((file, _fitting(read_features(file, spec.modality), spec)))
+                self._videos.append((file, read_fitting_features(file, spec)))
             except InputError as error:
                 skipped.append(str(error))
         _require_most(skipped, len(chosen))
@@ -261,7 +262,7 @@ class _FeatureFootage:
         )
         self.truth: list[Truth] | None = None
         if labels is not None:
-            truths = [_truth_of(labels, file) for file, _ in self._videos]
+            truths = [truth_of_features(labels, file) for file, _ in self._videos]
             self.truth = [truth.mask() for truth in truths if truth is not None]
 
     def scores(self, backend: Backend) -> list[Scores]:
@@ -269,8 +270,7 @@ class _FeatureFootage:
         out = []
         with progress("scoring features, videos", len(self._videos)) as bar:
             for _, video in self._videos:
-                spec = self._spec
-                bag = segment_features(video.features, spec.segments, normalise=spec.normalise)
+                bag = segments_for(video, self._spec)
                 out.append(backend.infer(bag[None])["score"][0].astype(np.float64))
                 bar.advance()
         return out
@@ -302,21 +302,3 @@ def _key_of(stretches: Iterable[tuple[str, int, int]]) -> str:
     for name, first, length in stretches:
         digest.update(f"{Path(name).resolve()}\0{first}\0{length}\n".encode())
     return digest.hexdigest()[:16]
-
-
-def _fitting(video: VideoFeatures, spec: FeatureSpec) -> VideoFeatures:
-    if video.features.shape[1] != spec.size:
-        raise InputError(
-            f"{video.name} has features of {video.features.shape[1]} numbers, the head takes "
-            f"{spec.size}. Give features of the kind that it was trained on."
-        )
-    return video
-
-
-def _truth_of(labels: Labels, file: FeatureFile) -> VideoLabels | None:
-    """Return the truth of the video that the features were made of: it has another suffix."""
-    for suffix in {Path(name).suffix for name in labels.videos}:
-        truth = labels.of(file.paths[0].with_name(Path(file.name).name + suffix))
-        if truth is not None:
-            return truth
-    return None

@@ -31,12 +31,11 @@ from vad_runtime.contracts import (
     BackendError,
     BundleError,
     FeatureSpec,
-    InputError,
     Manifest,
     PlanChoice,
     Precision,
 )
-from vad_runtime.features import read_features, segment_features
+from vad_runtime.features import read_fitting_features, segments_for
 from vad_runtime.machine import cpu_name, library_versions, machine_facts
 
 WHAT = "wall time of inference alone, one clip at a time; decoding and resizing come on top"
@@ -196,15 +195,7 @@ def _features(spec: FeatureSpec, footage: Path) -> tuple[Inputs, str]:
     from vad_export.gate_footage import features_of
 
     videos = features_of(footage, spec)[:_CLIPS]
-    parts = []
-    for video in videos:
-        features = read_features(video, spec.modality).features
-        if features.shape[1] != spec.size:
-            raise InputError(
-                f"{video.name} has features of {features.shape[1]} numbers, the bundle takes "
-                f"{spec.size}. Give features of the kind that it was trained on."
-            )
-        parts.append(segment_features(features, spec.segments, normalise=spec.normalise))
+    parts = [segments_for(read_fitting_features(video, spec), spec) for video in videos]
     return np.stack(parts), f"features of {len(parts)} videos of {footage.name}"
 
 

@@ -186,7 +186,7 @@ def _plot(
         return "not asked for"
     if not plot_available():
         return "matplotlib is not installed; pip install 'vad-edge[plot]'"
-    truth = _truth(options.labels, file) if options.labels else None
+    truth = truth_of_features(options.labels, file) if options.labels else None
     save_plot(
         folder / "scores.png",
         rows,
@@ -199,7 +199,7 @@ def _plot(
     return None
 
 
-def _truth(labels: Labels, file: FeatureFile) -> VideoLabels | None:
+def truth_of_features(labels: Labels, file: FeatureFile) -> VideoLabels | None:
     """Return the truth of the video that the features were made of: it has another suffix."""
     for suffix in {Path(name).suffix for name in labels.videos}:
         truth = labels.of(file.paths[0].with_name(Path(file.name).name + suffix))

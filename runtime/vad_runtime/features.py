@@ -28,6 +28,7 @@ import numpy as np
 import numpy.typing as npt
 
 from vad_runtime.contracts.errors import InputError
+from vad_runtime.contracts.manifest import FeatureSpec
 
 Modality = Literal["rgb", "flow", "two"]
 """`two`: rgb and flow side by side in one vector."""
@@ -176,6 +177,26 @@ def segment_features(features: Array, segments: int = 32, *, normalise: bool = T
         first = min(boundaries[k], len(features) - 1)
         out[k] = features[first : max(boundaries[k + 1], first + 1)].mean(axis=0)
     return unit_length(out) if normalise else out
+
+
+def read_fitting_features(file: FeatureFile | Path, spec: FeatureSpec) -> VideoFeatures:
+    """Read a video's features for a graph that takes them.
+
+    Raises:
+        InputError: As `read_features` says, or the features have another length than the graph's.
+    """
+    video = read_features(file, spec.modality)
+    if video.features.shape[1] != spec.size:
+        raise InputError(
+            f"{video.name} has features of {video.features.shape[1]} numbers, the head takes "
+            f"{spec.size}. Give features of the kind that it was trained on."
+        )
+    return video
+
+
+def segments_for(video: VideoFeatures, spec: FeatureSpec) -> Array:
+    """Return a graph's input for one video, shape (S, D), float32; the caller owns it."""
+    return segment_features(video.features, spec.segments, normalise=spec.normalise)
 
 
 def unit_length(features: Array) -> Array:

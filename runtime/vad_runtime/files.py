@@ -3,10 +3,24 @@
 import contextlib
 import os
 import shutil
+import zipfile
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
 from vad_runtime.contracts.errors import InputError
+
+DAMAGED_NPZ = (
+    EOFError,
+    KeyError,
+    NotImplementedError,
+    OSError,
+    RuntimeError,
+    ValueError,
+    zipfile.BadZipFile,
+    zlib.error,
+)
+"""What NumPy raises for a damaged npz file."""
 
 
 def made_folder(path: Path) -> Path:

@@ -7,8 +7,6 @@ it by the backbone's weights, the form of the clips and the video's content.
 
 import hashlib
 import os
-import zipfile
-import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +17,7 @@ import torch
 
 from vad_runtime.bundle import sha256_of_file
 from vad_runtime.contracts import ClipSpec, InputError, SourceError
-from vad_runtime.files import made_folder, whole_file
+from vad_runtime.files import DAMAGED_NPZ, made_folder, whole_file
 from vad_runtime.progress import progress
 from vad_runtime.sources import Pixels
 from vad_training.data.clips import clips_of
@@ -27,18 +25,6 @@ from vad_training.data.tools.facts import images_of
 from vad_training.models.backbones.base import ClipEmbedder
 
 Embeddings = npt.NDArray[np.float32]
-
-_DAMAGED = (
-    EOFError,
-    KeyError,
-    NotImplementedError,
-    OSError,
-    RuntimeError,
-    ValueError,
-    zipfile.BadZipFile,
-    zlib.error,
-)
-"""What NumPy raises for a damaged npz file."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,7 +79,7 @@ class EmbeddingCache:
                     first_frames=content["first_frames"],
                     fps=float(content["fps"]),
                 )
-        except _DAMAGED:
+        except DAMAGED_NPZ:
             return None
         fits = (
             found.embeddings.dtype == np.float32

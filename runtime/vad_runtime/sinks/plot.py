@@ -219,7 +219,7 @@ def _draw_spans(
     across = axes.get_xaxis_transform()
     if truth is not None:
         inside = np.array([r.frame < len(truth) and bool(truth[r.frame]) for r in rows], bool)
-        name = "ground truth" + (f" ({_printable(_short(label_set, 48))})" if label_set else "")
+        name = "ground truth" + (f" ({printable(middle_cut(label_set, 48))})" if label_set else "")
         name += "" if inside.any() else ": no anomaly"
         axes.broken_barh(
             _spans(inside, curve),
@@ -326,7 +326,7 @@ def _spread(wanted: list[float], apart: float) -> list[float]:
 
 def _fit_title(figure: "Figure", axes: "Axes", title: str) -> None:
     """Set the title in one line within the figure's width."""
-    line = _printable(" ".join(title.split()))
+    line = printable(" ".join(title.split()))
     text = axes.set_title(line, parse_math=False, fontsize=12)
     widest = 0.92 * figure.bbox.width
     for size in (12, 11, 10, 9):
@@ -336,10 +336,10 @@ def _fit_title(figure: "Figure", axes: "Axes", title: str) -> None:
     keep = len(line)
     while text.get_window_extent().width > widest and keep > 8:
         keep = int(keep * 0.9)
-        text.set_text(_short(line, keep))
+        text.set_text(middle_cut(line, keep))
 
 
-def _short(text: str, length: int) -> str:
+def middle_cut(text: str, length: int) -> str:
     """Cut the middle out: beginnings and ends of paths tell most."""
     if len(text) <= length:
         return text
@@ -347,7 +347,7 @@ def _short(text: str, length: int) -> str:
     return f"{text[: length - 3 - tail]}...{text[len(text) - tail :]}"
 
 
-def _printable(text: str) -> str:
+def printable(text: str) -> str:
     """Replace what the font lacks; matplotlib would warn and draw boxes."""
     from matplotlib.font_manager import FontProperties, findfont, get_font
 
