@@ -5,13 +5,12 @@ not at all, and what stood there before is replaced only by something complete.
 """
 
 import contextlib
-import fcntl
 import hashlib
 import os
 import re
 import shutil
 import tempfile
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +23,7 @@ from vad_runtime.contracts.manifest import (
     json_from_manifest,
     manifest_from_json,
 )
-from vad_runtime.files import flush_to_disk, put_in_place
+from vad_runtime.files import flush_to_disk, locked, put_in_place
 
 MANIFEST = "manifest.json"
 
@@ -249,7 +248,7 @@ def add_artefacts(
     for _, source in artefacts.values():
         if not source.is_file():
             raise InputError(f"{source} is not a file, so it cannot go into {bundle.path}.")
-    with _locked(bundle.path):
+    with locked(bundle.path):
         now = Bundle.open(bundle.path, verify=False).manifest
         _require_same_origin(bundle, now, artefacts)
         entries = dict(now.artefacts)
@@ -296,7 +295,7 @@ def remove_artefacts(bundle: Bundle, names: Collection[str]) -> Bundle:
         BundleError: A name is not there, is the fp32 graph, is the last artefact or one that
             another was made from; or the bundle cannot be written. Nothing was removed then.
     """
-    with _locked(bundle.path):
+    with locked(bundle.path):
         now = Bundle.open(bundle.path, verify=False).manifest
         for name in names:
             if name not in now.artefacts:
@@ -319,22 +318,6 @@ def remove_artefacts(bundle: Bundle, names: Collection[str]) -> Bundle:
             return rewrite_manifest(bundle, _changed(bundle, now, left, {}))
         finally:
             _remove_unnamed(bundle.path, {now.artefacts[name].file for name in names})
-
-
-@contextlib.contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    """Let one process at a time change which files a bundle has."""
-    try:
-        handle = os.open(folder, os.O_RDONLY)
-    except OSError:  # whoever opens the bundle next says what is wrong with it
-        yield
-        return
-    try:
-        with contextlib.suppress(OSError):  # some network file systems have no locks
-            fcntl.flock(handle, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(handle)
 
 
 def _require_same_origin(

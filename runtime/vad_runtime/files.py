@@ -1,6 +1,7 @@
 """Files that appear whole or not at all."""
 
 import contextlib
+import fcntl
 import os
 import shutil
 import zipfile
@@ -41,6 +42,18 @@ def made_folder(path: Path) -> Path:
     return path
 
 
+def cache_folder(name: str) -> Path:
+    """Return the folder for one kind of cached files; it need not exist yet.
+
+    It is `$VAD_CACHE/NAME`, or `vad-edge/NAME` in the user's folder for caches.
+    """
+    named = os.environ.get("VAD_CACHE")
+    if named:
+        return Path(named) / name
+    base = os.environ.get("XDG_CACHE_HOME")
+    return (Path(base) if base else Path.home() / ".cache") / "vad-edge" / name
+
+
 def flush_to_disk(path: Path) -> None:
     """Make sure that a file's content survives a power cut before it gets its final name."""
     handle = os.open(path, os.O_RDONLY)
@@ -75,6 +88,26 @@ def whole_file(path: Path) -> Iterator[Path]:
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Let one process at a time change what a folder holds; waits for the others.
+
+    A folder that cannot be opened, or a file system without locks, is not locked: whoever writes
+    there next says what is wrong.
+    """
+    try:
+        handle = os.open(folder, os.O_RDONLY)
+    except OSError:
+        yield
+        return
+    try:
+        with contextlib.suppress(OSError):  # some network file systems have no locks
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
 
 
 def put_in_place(work: Path, target: Path) -> None:

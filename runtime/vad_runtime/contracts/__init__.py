@@ -1,12 +1,14 @@
 """What the device can consume; everybody else conforms. Imports nothing but msgspec."""
 
 from vad_runtime.contracts.clip import ClipSpec
+from vad_runtime.contracts.engine import EngineSidecar, EngineTensor, PlanFamily
 from vad_runtime.contracts.errors import (
     BackendError,
     BundleError,
     ConfigError,
     ExportError,
     InputError,
+    NoDriverError,
     ParityError,
     SourceError,
     TrainingError,
@@ -29,13 +31,17 @@ __all__ = [
     "BundleError",
     "ClipSpec",
     "ConfigError",
+    "EngineSidecar",
+    "EngineTensor",
     "ExportError",
     "FeatureSpec",
     "InputError",
     "Manifest",
+    "NoDriverError",
     "OutputSpec",
     "ParityError",
     "PlanChoice",
+    "PlanFamily",
     "Precision",
     "ScoreSpec",
     "Scoring",

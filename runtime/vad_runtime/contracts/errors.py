@@ -8,6 +8,7 @@
     ├── ConfigError        a configuration value that makes no sense
     ├── BundleError        a *.vad folder that is damaged, foreign, or too new
     ├── BackendError       an inference engine that is missing, or did something else than asked
+    │   └── NoDriverError  no NVIDIA driver, or none that can be used
     ├── TrainingError      a training run that cannot go on (for example a loss that is not finite)
     └── ExportError        a model that cannot be exported
         └── ParityError    an export that does not decide like its checkpoint
@@ -39,6 +40,10 @@ class BundleError(VadError):
 
 class BackendError(VadError):
     """An inference engine is missing, or did something else than what was asked."""
+
+
+class NoDriverError(BackendError):
+    """There is no NVIDIA driver here, or none that can be used, or it finds no GPU."""
 
 
 class TrainingError(VadError):
