@@ -5,7 +5,16 @@ from typing import NoReturn
 
 import click
 
-from vad_export.commands import calibrate, plan, quantise, verify
+from vad_export.commands import (
+    build_engine,
+    calibrate,
+    explain,
+    inspect,
+    plan,
+    quantise,
+    triton,
+    verify,
+)
 from vad_runtime import __version__
 from vad_runtime.bundle import Bundle
 from vad_runtime.commands import FiniteFloat, run_command
@@ -24,7 +33,7 @@ def cli() -> None:
     """Make bundles that vad-run understands, and change their settings."""
 
 
-for _module in (calibrate, quantise, verify, plan):
+for _module in (calibrate, quantise, verify, plan, build_engine, inspect, explain, triton):
     cli.add_command(_module.command)
 
 

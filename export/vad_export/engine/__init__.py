@@ -1,0 +1,1 @@
+"""Builds TensorRT plans from the graphs of a bundle."""
