@@ -16,7 +16,7 @@ import msgspec
 from vad_export.gate_figures import Comparison, Figures, Threshold, WorstClip, broken_limits
 from vad_export.gate_scores import opened_footage
 from vad_export.precision_config import Budget
-from vad_export.verified import ENGINES, decision_settings
+from vad_export.verified import ENGINES, decision_settings, engines_here
 from vad_runtime.backends import open_backend
 from vad_runtime.backends.base import Backend, Options
 from vad_runtime.bundle import Bundle, rewrite_manifest
@@ -123,7 +123,7 @@ def verify(
         budget: What may change; None = the default.
         count: Most clips to score, in stretches spread evenly over the footage; 0 = all.
         checkpoint: The run that was exported: PyTorch is then the reference.
-        backends: Which of `ENGINES`; none = all.
+        backends: Which of `ENGINES`; none = all that suit this machine (`engines_here`).
         precisions: Which of `PRECISIONS`; none = all that the bundle has artefacts for.
 
     Returns:
@@ -204,14 +204,14 @@ def candidates_of(
                 f"{bundle.name} has no artefact for {precision} (it has: "
                 f"{', '.join(bundle.manifest.artefacts)}). Make one with: vad-export quantise"
             )
+    wanted = [name for name in ENGINES if name in (backends or engines_here())]
     out = []
     for precision in PRECISIONS:
         found = bundle.manifest.artefact_of(precision)
         if found is None or (precisions and precision not in precisions):
             continue
-        for name in ENGINES:
-            if not backends or name in backends:
-                out.append(Candidate(backend=name, precision=precision, artefact=found[0]))
+        for name in wanted:
+            out.append(Candidate(backend=name, precision=precision, artefact=found[0]))
     return out
 
 

@@ -22,10 +22,11 @@ from vad_export.plan_choice import (
     target_of,
 )
 from vad_export.timing import interleaved
-from vad_export.verified import ENGINES
+from vad_export.verified import ENGINES, engines_here
 from vad_runtime.backends import backend_names, open_backend
 from vad_runtime.backends.base import Backend, Inputs, Options
 from vad_runtime.backends.checks import usable_threads
+from vad_runtime.backends.registry import runs_on_gpu
 from vad_runtime.bundle import Bundle, rewrite_manifest
 from vad_runtime.contracts import (
     BackendError,
@@ -35,6 +36,7 @@ from vad_runtime.contracts import (
     PlanChoice,
     Precision,
 )
+from vad_runtime.cuda.driver import gpu_of
 from vad_runtime.features import read_fitting_features, segments_for
 from vad_runtime.machine import cpu_name, library_versions, machine_facts
 
@@ -62,7 +64,8 @@ def plan(
             the bundle, ``hop / fps``.
         clips: Footage, as `footage_of` takes it, to time on (where the graph takes features, these,
             as `features_of` does); None = seeded noise.
-        backends: Back ends to measure; none = all that are installed.
+        backends: Back ends to measure; none = all that are installed, those for a GPU only where
+            there is an NVIDIA driver.
         threads: Processor threads for a clip; None = all that this process may use.
         rounds: How often each candidate is timed, at least 5.
         max_s: When the timing ends at the latest, seconds, unless five rounds take longer.
@@ -115,7 +118,7 @@ def measure(
     opened: dict[str, tuple[str, Precision, Backend]] = {}
     not_run: dict[str, str] = {}
     with ExitStack() as stack:
-        for backend, precision in _runs(bundle.manifest, backends or ENGINES):
+        for backend, precision in _runs(bundle.manifest, backends or engines_here()):
             name = f"{backend} {precision}"
             try:
                 options = Options(precision=precision, threads=threads)
@@ -149,6 +152,7 @@ def measure(
         candidates=candidates,
         not_run=not_run,
         cpu=cpu_name(),
+        gpu=gpu_of("auto").name if any(runs_on_gpu(c.backend) for c in candidates) else None,
         threads=threads or usable_threads(),
         inputs=origin,
     )
@@ -222,13 +226,14 @@ def with_plan(bundle: Bundle, plan: Plan) -> Bundle:
 def plan_choice(plan: Plan) -> PlanChoice:
     """Return what the manifest keeps of the choice."""
     assert plan.chosen is not None
+    gpu = plan.measured.gpu if runs_on_gpu(plan.chosen.backend) else None
     return PlanChoice(
         backend=plan.chosen.backend,
         precision=plan.chosen.precision,
         target_ms=plan.target.ms,
         median_ms=plan.chosen.times.median_ms,
         p95_ms=plan.chosen.times.p95_ms,
-        cpu=plan.measured.cpu,
+        cpu=gpu or plan.measured.cpu,
         threads=plan.measured.threads,
         why=plan.line,
     )

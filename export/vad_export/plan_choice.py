@@ -98,6 +98,8 @@ class Measured:
     not_run: dict[str, str] = field(default_factory=dict)
     """Why a candidate could not be timed, by its name."""
     cpu: str
+    gpu: str | None = None
+    """Name of the GPU, where a candidate ran on one."""
     threads: int
     inputs: str
     """What the clips were, for people."""

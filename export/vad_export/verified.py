@@ -5,10 +5,22 @@ from typing import Any
 import msgspec
 
 from vad_runtime.backends import backend_names
+from vad_runtime.backends.registry import runs_on_gpu
 from vad_runtime.contracts import Manifest, Precision, Scoring
+from vad_runtime.cuda.driver import driver_installed
 
 ENGINES = tuple(name for name in backend_names() if name != "fake")
-"""Back ends that are compared and timed; `fake` runs no model."""
+"""Back ends that can be compared and timed; `fake` runs no model."""
+
+
+def engines_here() -> tuple[str, ...]:
+    """Return those of `ENGINES` that are looked at where none is named.
+
+    Those for a GPU only where an NVIDIA driver is installed: elsewhere each would be listed with
+    the same reason.
+    """
+    gpu = driver_installed()
+    return tuple(name for name in ENGINES if gpu or not runs_on_gpu(name))
 
 
 def decision_settings(scoring: Scoring) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """`vad-run`: score files, watch a source."""
 
+import re
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -14,6 +15,7 @@ from vad_runtime.bundle import Bundle
 from vad_runtime.commands import FiniteFloat, Interrupted, run_command
 from vad_runtime.contracts.errors import InputError, VadError
 from vad_runtime.detector import ScoredFrame
+from vad_runtime.doctor_command import doctor
 from vad_runtime.feature_runs import run_features
 from vad_runtime.features import FeatureFile, find_features
 from vad_runtime.labels import Labels, read_labels
@@ -22,6 +24,13 @@ from vad_runtime.runs import RunOptions, require_video, run_source
 from vad_runtime.sources import find_sources
 
 _PATH = click.Path(path_type=Path)
+
+
+def _device(_context: click.Context, _option: click.Parameter, name: str) -> str:
+    """Refuse a device that no back end could mean."""
+    if re.fullmatch(r"auto|cpu|cuda(:\d+)?", name) is None:
+        raise click.BadParameter(f"{name!r} is no device. Use auto, cpu, cuda or cuda:1.")
+    return name
 
 
 def _engine_options(command: Any) -> Any:
@@ -37,16 +46,47 @@ def _engine_options(command: Any) -> Any:
             default="auto",
             show_default=True,
             help="fp32, bf16: arithmetic of the fp32 graph. fp16, int8, mixed: the bundle's graph "
-            "of that precision. auto = fp32 for an engine named by --backend; with --backend auto "
-            "what vad-export plan chose, or else bf16 where the CPU has it and the bundle's parity "
-            "report allows it.",
+            "of that precision. auto = fp32 for an engine named by --backend (tensorrt: that of its "
+            "plans); with --backend auto what vad-export plan chose, or else bf16 where the CPU has "
+            "it and the bundle's parity report allows it.",
         ),
         click.option(
             "--backend",
             default="auto",
             show_default=True,
             metavar="|".join(("auto", *backend_names())),
-            help="Inference engine. auto = the fastest that is installed and runs the bundle.",
+            help="Inference engine. auto = the first that is installed and runs the bundle, on a "
+            "GPU where there is one. tensorrt runs the plans of vad-export build-engine.",
+        ),
+        click.option(
+            "--device",
+            default="auto",
+            show_default=True,
+            callback=_device,
+            metavar="auto|cpu|cuda|cuda:N",
+            help="Where to compute. auto = where the engine computes, on the first GPU.",
+        ),
+        click.option(
+            "--engine",
+            type=_PATH,
+            help="A TensorRT plan to run, or a folder of plans.  [default: the bundle's engines/]",
+        ),
+        click.option(
+            "--rebuild",
+            is_flag=True,
+            help="Build a TensorRT plan from the bundle's graph if none fits this machine.",
+        ),
+        click.option(
+            "--host-code",
+            is_flag=True,
+            help="Let a TensorRT plan run code of its own on the host. Only for plans you trust.",
+        ),
+        click.option(
+            "--cuda-graphs/--no-cuda-graphs",
+            "graphs",
+            default=True,
+            show_default=True,
+            help="Replay the work of a clip on the GPU as one recorded piece, where that works.",
         ),
     ):
         command = option(command)
@@ -162,6 +202,9 @@ def watch(bundle: Path, source: Path, out: Path | None, realtime: bool, **option
         raise Interrupted
 
 
+cli.add_command(doctor)
+
+
 class _Announcer:
     """Prints a line when an alarm starts and one when it ends."""
 
@@ -241,7 +284,13 @@ def _run_options(
 
 def _opened_backend(bundle: Bundle, options: dict[str, Any]) -> Choice:
     wanted = Options(
-        precision=cast(PrecisionChoice, options["precision"]), threads=options["threads"]
+        precision=cast(PrecisionChoice, options["precision"]),
+        threads=options["threads"],
+        device=options["device"],
+        engine=options["engine"],
+        rebuild=options["rebuild"],
+        host_code=options["host_code"],
+        graphs=options["graphs"],
     )
     choice = open_backend(bundle, options["backend"], wanted)
     click.echo(f"{bundle.name}: {bundle.manifest.name} on {choice.line}")

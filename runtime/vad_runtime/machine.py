@@ -7,6 +7,8 @@ from pathlib import Path
 
 from vad_runtime import __version__
 from vad_runtime.backends.checks import usable_threads
+from vad_runtime.contracts.errors import BackendError
+from vad_runtime.cuda.driver import driver, driver_installed, l4t
 
 _LIBRARIES = [
     "vad-edge",
@@ -16,7 +18,15 @@ _LIBRARIES = [
     "opencv-python",
     "openvino",
     "onnxruntime",
+    "onnxruntime-gpu",
     "torch",
+    "tensorrt",
+    "tensorrt-rtx",
+    "tensorrt-rtx-cu13-bindings",
+    "tensorrt-lean-cu13-bindings",
+    "tensorrt-dispatch-cu13-bindings",
+    "cuda-bindings",
+    "pycuda",
 ]
 
 
@@ -43,7 +53,10 @@ def cpu_flags() -> frozenset[str]:
 
 
 def machine_facts() -> dict[str, str | int]:
-    """Return processor, architecture, cores, usable threads, system and Python version."""
+    """Return processor, architecture, cores, usable threads, system and Python version.
+
+    With an NVIDIA GPU also what `gpu_facts` says.
+    """
     return {
         "cpu": cpu_name(),
         "architecture": platform.machine(),
@@ -51,7 +64,24 @@ def machine_facts() -> dict[str, str | int]:
         "usable_threads": usable_threads(),
         "system": platform.platform(),
         "python": platform.python_version(),
+        **gpu_facts(),
     }
+
+
+def gpu_facts() -> dict[str, str]:
+    """Return the GPUs, the driver, the newest CUDA that it knows and Jetson Linux.
+
+    Empty without an NVIDIA driver, and without a GPU that it finds.
+    """
+    if not driver_installed():
+        return {}
+    try:
+        found = driver()
+    except BackendError:
+        return {}
+    names = dict.fromkeys(f"{gpu.name} (SM {gpu.sm})" for gpu in found.gpus)
+    facts = {"gpu": ", ".join(names), "driver": found.kernel, "cuda": found.cuda, "l4t": l4t()}
+    return {key: value for key, value in facts.items() if value is not None}
 
 
 def library_versions() -> dict[str, str]:

@@ -24,6 +24,7 @@ from helpers_footage import scene
 from onnx import numpy_helper
 
 import vad_export.gate_scores as gate_scores
+import vad_export.verified as verified_module
 from vad_export.bundles import bundle_from_graph
 from vad_export.gate import (
     Candidate,
@@ -362,6 +363,22 @@ def test_a_bundle_with_fp32_alone_still_verifies_fp32_and_bf16(tiny_bundle: Bund
         "openvino bf16",
         "onnxruntime bf16",
     ]
+
+
+def test_back_ends_for_a_gpu_are_compared_where_there_is_a_driver_and_where_they_are_named(
+    tiny_bundle: Bundle, site: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(verified_module, "driver_installed", lambda: True)
+    names = [c.name for c in candidates_of(tiny_bundle, precisions=["fp32"])]
+    assert names == [f"{engine} fp32" for engine in verified_module.ENGINES]
+    assert {"tensorrt fp32", "onnxruntime-cuda fp32", "openvino fp32"} <= set(names)
+    monkeypatch.setattr(verified_module, "driver_installed", lambda: False)
+    named = candidates_of(tiny_bundle, ["onnxruntime-cuda", "openvino"], ["fp32"])
+    assert [c.backend for c in named] == ["onnxruntime-cuda", "openvino"]
+    report = verify(tiny_bundle, [site], backends=["onnxruntime-cuda", "openvino"], count=2)
+    assert "driver" in report.not_run.get("onnxruntime-cuda fp32", "") or any(
+        r.candidate.backend == "onnxruntime-cuda" for r in report.results
+    )
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 import math
 import re
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import msgspec
@@ -11,6 +12,8 @@ import pytest
 from helpers import artefact, assert_one_line, clip_spec, manifest
 
 import vad_export.plan as plan_module
+import vad_export.verified as verified_module
+from vad_export.commands.plan import lines_of
 from vad_export.plan import measure, plan, with_plan
 from vad_export.plan_choice import (
     MARGIN,
@@ -28,6 +31,7 @@ from vad_export.timing import Times
 from vad_export.verified import decision_settings
 from vad_runtime.backends import open_backend
 from vad_runtime.backends.base import Options
+from vad_runtime.backends.registry import runs_on_gpu
 from vad_runtime.bundle import Bundle, rewrite_manifest, write_bundle
 from vad_runtime.contracts import (
     BackendError,
@@ -40,6 +44,8 @@ from vad_runtime.contracts import (
     ScoreSpec,
     Scoring,
 )
+from vad_runtime.cuda.driver import Gpu
+from vad_runtime.machine import cpu_name
 
 AT_25_FPS = Target(ms=40.0, origin="hop 1 at 25 frames a second", fps=25.0, stride=1)
 
@@ -539,6 +545,86 @@ def test_a_bundle_of_features_is_timed_on_features(tmp_path: Path, tiny_graph: P
     with pytest.raises(InputError) as error:
         plan(head, 1e4, clips=folder, backends=["fake"], rounds=5)
     assert_one_line(error.value, "15", "16")
+
+
+# -- on a GPU ----------------------------------------------------------------------------------
+
+
+class OnGpu:
+    """A back end that answers at once and says where it ran."""
+
+    def __init__(self, name: str) -> None:
+        self.device = f"{name} on cuda:0"
+
+    def infer(self, clips: np.ndarray[Any, Any]) -> dict[str, Any]:
+        return {"score": np.zeros((len(clips), 8), np.float32)}
+
+    def close(self) -> None:
+        """Nothing to free."""
+
+
+@pytest.fixture
+def with_gpu(monkeypatch: pytest.MonkeyPatch) -> Gpu:
+    """A driver and a GPU, on which every back end for one opens."""
+    gpu = Gpu(index=0, name="Test GPU", sm=87, memory_bytes=1, integrated=True, uuid="GPU-1")
+    really = open_backend
+
+    def opened(bundle: Bundle, name: str, options: Options) -> Any:
+        if runs_on_gpu(name):
+            return SimpleNamespace(backend=OnGpu(name))
+        return really(bundle, name, options)
+
+    monkeypatch.setattr(plan_module, "open_backend", opened)
+    monkeypatch.setattr(plan_module, "gpu_of", lambda _device: gpu)
+    monkeypatch.setattr(verified_module, "driver_installed", lambda: True)
+    return gpu
+
+
+def test_without_a_driver_only_back_ends_for_the_processor_are_timed_unless_named(
+    quantised: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(verified_module, "driver_installed", lambda: False)
+    clips = np.zeros((1, 8, 32, 32, 1), np.uint8)
+    found = measure(quantised, clips, "zeros", rounds=5, threads=1)
+    tried = {name.split()[0] for name in (*found.not_run, *(c.name for c in found.candidates))}
+    assert tried == {"openvino", "onnxruntime"}
+    assert found.gpu is None
+    named = ["onnxruntime", "onnxruntime-cuda"]
+    monkeypatch.setattr(plan_module, "open_backend", refused_on_gpu(open_backend))
+    found = measure(quantised, clips, "zeros", backends=named, rounds=5, threads=1)
+    assert found.not_run["onnxruntime-cuda fp32"] == "No NVIDIA driver here."
+
+
+def refused_on_gpu(really: Any) -> Any:
+    def opened(bundle: Bundle, name: str, options: Options) -> Any:
+        if runs_on_gpu(name):
+            raise BackendError("No NVIDIA driver here.")
+        return really(bundle, name, options)
+
+    return opened
+
+
+@pytest.mark.usefixtures("with_gpu")
+def test_with_a_driver_back_ends_for_a_gpu_are_timed_too(quantised: Bundle) -> None:
+    clips = np.zeros((1, 8, 32, 32, 1), np.uint8)
+    found = measure(quantised, clips, "zeros", rounds=5, threads=1)
+    ran = {c.name: c.device for c in found.candidates}
+    assert ran["tensorrt int8"] == "tensorrt on cuda:0"
+    assert {"onnxruntime-cuda fp32", "onnxruntime-tensorrt fp32", "openvino fp32"} <= set(ran)
+    assert found.gpu == "Test GPU"
+
+
+@pytest.mark.parametrize(
+    ("backend", "where"), [("onnxruntime-cuda", "Test GPU"), ("onnxruntime", cpu_name())]
+)
+def test_the_plan_names_what_it_was_measured_on(
+    quantised: Bundle, with_gpu: Gpu, backend: str, where: str
+) -> None:
+    found = plan(quantised, 1e4, backends=[backend], threads=1, rounds=5)
+    kept = with_plan(quantised, found).manifest.plan
+    assert kept is not None
+    assert (kept.backend, kept.cpu) == (backend, where)
+    assert any(with_gpu.name in line for line in lines_of(found)) == (backend != "onnxruntime")
 
 
 # -- what is kept ------------------------------------------------------------------------------

@@ -5,19 +5,35 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import msgspec
 import numpy as np
 import pytest
 from helpers import artefact, assert_one_line, manifest
 
-from vad_runtime.backends import backend_names, open_backend
+from vad_runtime.backends import backend_names, open_backend, registry
 from vad_runtime.backends.base import Options
 from vad_runtime.bundle import Bundle, add_artefacts, rewrite_manifest, write_bundle
-from vad_runtime.contracts import BackendError, PlanChoice
+from vad_runtime.contracts import (
+    BackendError,
+    EngineSidecar,
+    EngineTensor,
+    NoDriverError,
+    PlanChoice,
+)
+from vad_runtime.contracts.engine import json_from_sidecar
 
 FP32 = Options(precision="fp32", threads=1)
+driver_module: Any = importlib.import_module("vad_runtime.cuda.driver")
+
+
+@pytest.fixture(autouse=True)
+def no_driver(monkeypatch: pytest.MonkeyPatch) -> None:
+    """These tests are of a machine without a driver, whatever machine runs them."""
+    monkeypatch.setattr(driver_module, "_LIBRARY", "libcuda-of-nobody.so.1")
+    monkeypatch.setattr(driver_module, "_library", None)
+    monkeypatch.setattr(driver_module, "_driver", None)
 
 
 @pytest.fixture
@@ -57,6 +73,26 @@ def many(bundle_copy: Path, tiny_graph: Path) -> Bundle:
         for name in ("mixed", "int8", "fp16")
     }
     return add_artefacts(Bundle.open(bundle_copy), entries)
+
+
+def sidecar(**changes: Any) -> EngineSidecar:
+    """Return a sidecar that is well formed, changed as asked."""
+    plain: dict[str, Any] = {
+        "file": "m.engine",
+        "sha256": "0" * 64,
+        "bytes": 4,
+        "family": "tensorrt",
+        "version": "10.3.0",
+        "architecture": "aarch64",
+        "sms": [87],
+        "precision": "fp16",
+        "source": "model.onnx",
+        "source_sha256": "1" * 64,
+        "inputs": [EngineTensor(name="clip", dtype="uint8", shape=[-1, 8, 32, 32, 1])],
+        "outputs": [EngineTensor(name="score", dtype="float32", shape=[-1, 8])],
+        "batches": [1],
+    }
+    return EngineSidecar(**(plain | changes))
 
 
 def with_plan(bundle: Bundle, **changes: Any) -> Bundle:
@@ -269,7 +305,8 @@ def test_a_plan_whose_engine_is_not_installed_is_left_visibly(
     ("changes", "reason"),
     [
         ({}, "its int8 artefact is gone"),
-        ({"backend": "tensorrt"}, "no back end is called 'tensorrt' here"),
+        ({"backend": "hailo"}, "no back end is called 'hailo' here"),
+        ({"backend": "tensorrt", "precision": "fp32"}, "No NVIDIA driver here"),
     ],
 )
 def test_a_plan_that_cannot_be_followed_is_left_visibly(
@@ -303,9 +340,191 @@ def test_an_unknown_name_lists_the_names(tiny_bundle: Bundle) -> None:
 
 
 def test_auto_passes_options_on_and_never_bends_them(tiny_bundle: Bundle) -> None:
-    with pytest.raises(BackendError, match="cuda:0") as caught:
-        open_backend(tiny_bundle, "auto", Options(device="cuda:0"))
-    assert_one_line(caught.value, "openvino", "onnxruntime")
+    with pytest.raises(BackendError, match="no bf16 arithmetic"):
+        open_backend(tiny_bundle, "onnxruntime", Options(precision="bf16"))
+    with pytest.raises(BackendError, match="not on cuda:0"):
+        open_backend(tiny_bundle, "openvino", Options(device="cuda:0"))
+
+
+# -- GPUs --------------------------------------------------------------------------------------
+
+
+class Stub:
+    """A back end that opens, or refuses, and remembers its options."""
+
+    tried: ClassVar[list[str]] = []
+    refuses: ClassVar[dict[str, BackendError]] = {}
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self.device = name
+
+    def __call__(self, file: Path, about: Any, options: Options) -> "Stub":
+        self.tried.append(self._name)
+        if self._name in self.refuses:
+            raise self.refuses[self._name]
+        self.options = options
+        return self
+
+
+@pytest.fixture
+def stubs(monkeypatch: pytest.MonkeyPatch) -> type[Stub]:
+    """Every back end becomes a stub; a driver seems to be installed."""
+    Stub.tried, Stub.refuses = [], {}
+    monkeypatch.setattr(registry, "_import", lambda name, entry: Stub(name))
+    monkeypatch.setattr(registry, "driver_installed", lambda: True)
+    return Stub
+
+
+def test_auto_prefers_a_gpu_where_there_is_a_driver(tiny_bundle: Bundle, stubs: type[Stub]) -> None:
+    choice = open_backend(tiny_bundle)
+    assert choice.name == "tensorrt"
+    assert choice.reason == "the first installed engine that runs it on this GPU"
+    assert stubs.tried == ["tensorrt"]
+
+
+def test_auto_says_why_no_engine_on_the_gpu_was_taken(
+    tiny_bundle: Bundle, stubs: type[Stub]
+) -> None:
+    for name in ("tensorrt", "onnxruntime-cuda", "onnxruntime-tensorrt"):
+        stubs.refuses[name] = BackendError(f"{name} is not there.")
+    choice = open_backend(tiny_bundle)
+    assert choice.name == "openvino"
+    assert choice.reason == (
+        "next best, since tensorrt is not there; onnxruntime-cuda is not there; "
+        "onnxruntime-tensorrt is not there"
+    )
+
+
+def test_a_driver_that_does_not_start_is_said_once(tiny_bundle: Bundle, stubs: type[Stub]) -> None:
+    stubs.refuses["tensorrt"] = NoDriverError("The driver does not start.")
+    choice = open_backend(tiny_bundle)
+    assert choice.reason == "next best, since The driver does not start"
+    assert stubs.tried == ["tensorrt", "openvino"]
+
+
+def test_auto_looks_for_no_gpu_without_a_driver_or_for_cpu(
+    tiny_bundle: Bundle, stubs: type[Stub], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert open_backend(tiny_bundle, "auto", Options(device="cpu")).name == "openvino"
+    monkeypatch.setattr(registry, "driver_installed", lambda: False)
+    choice = open_backend(tiny_bundle)
+    assert choice.reason == "the fastest installed engine on this CPU"
+    assert stubs.tried == ["openvino", "openvino"]
+
+
+def test_asked_for_cuda_auto_takes_no_processor(tiny_bundle: Bundle, stubs: type[Stub]) -> None:
+    for name in ("tensorrt", "onnxruntime-cuda", "onnxruntime-tensorrt"):
+        stubs.refuses[name] = BackendError(f"{name} is not there.")
+    with pytest.raises(BackendError, match=r"no back end can run tiny\.vad") as caught:
+        open_backend(tiny_bundle, "auto", Options(device="cuda:1"))
+    assert_one_line(caught.value, "tensorrt is not there; onnxruntime-cuda is not there")
+    assert "openvino" not in stubs.tried
+
+
+def test_cuda_without_a_driver_is_one_line_with_the_reason_once(tiny_bundle: Bundle) -> None:
+    with pytest.raises(BackendError) as caught:
+        open_backend(tiny_bundle, "auto", Options(device="cuda"))
+    assert_one_line(caught.value, "tiny.vad", "No NVIDIA driver")
+    assert str(caught.value).count("No NVIDIA driver") == 1
+
+
+def test_an_engine_that_is_named_never_falls_back(tiny_bundle: Bundle, stubs: type[Stub]) -> None:
+    stubs.refuses["tensorrt"] = BackendError("tensorrt is not there.")
+    with pytest.raises(BackendError, match="tensorrt is not there"):
+        open_backend(tiny_bundle, "tensorrt")
+    assert stubs.tried == ["tensorrt"]
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"engine": Path("some.engine")}, "--engine"),
+        ({"rebuild": True}, "--rebuild"),
+        ({"host_code": True}, "--host-code"),
+    ],
+)
+def test_options_for_plans_lead_to_tensorrt_and_to_nothing_else(
+    tiny_bundle: Bundle, stubs: type[Stub], options: dict[str, Any], said: str
+) -> None:
+    assert open_backend(tiny_bundle, "auto", Options(**options)).name == "tensorrt"
+    stubs.refuses["tensorrt"] = BackendError("no plan fits.")
+    with pytest.raises(BackendError, match="no plan fits"):
+        open_backend(tiny_bundle, "auto", Options(**options))
+    for name in ("openvino", "onnxruntime-cuda"):
+        with pytest.raises(BackendError, match="runs no TensorRT plans") as caught:
+            open_backend(tiny_bundle, name, Options(**options))
+        assert_one_line(caught.value, name, said, "--backend tensorrt")
+
+
+def test_a_plan_that_is_named_runs_in_its_own_precision(
+    many: Bundle, stubs: type[Stub], tmp_path: Path
+) -> None:
+    plan = tmp_path / "m.engine"
+    plan.write_bytes(b"plan")
+    assert open_backend(many, "tensorrt", Options(engine=plan)).artefact == "fp32"
+    (tmp_path / "m.engine.json").write_bytes(json_from_sidecar(sidecar(precision="int8")))
+    assert open_backend(many, "tensorrt", Options(engine=plan)).artefact == "the int8"
+    asked = Options(engine=plan, precision="fp16")
+    assert open_backend(many, "auto", asked).artefact == "the fp16"
+
+
+def test_the_plans_of_a_bundle_run_in_their_precision_where_all_are_of_one(
+    many: Bundle, stubs: type[Stub]
+) -> None:
+    folder = many.path / "engines"
+    folder.mkdir()
+    for name, precisions, taken in (
+        ("a", [], "fp32"),
+        ("b", ["fp16"], "the fp16"),
+        ("c", ["fp16", "int8"], None),
+        ("d", ["fp16", "int8", "fp32"], "fp32"),
+    ):
+        for number, precision in enumerate(precisions):
+            plan = folder / f"{number}.engine"
+            plan.write_bytes(b"plan")
+            beside = json_from_sidecar(sidecar(precision=precision))
+            plan.with_name(f"{plan.name}.json").write_bytes(beside)
+        if taken is not None:
+            assert open_backend(many, "tensorrt").artefact == taken, name
+            continue
+        with pytest.raises(BackendError) as caught:
+            open_backend(many, "tensorrt")
+        assert_one_line(caught.value, "fp16 and int8", "--precision")
+        assert open_backend(many, "openvino").artefact == "fp32"
+
+
+def test_a_plan_for_a_gpu_is_followed_there_and_left_visibly_elsewhere(
+    many: Bundle, stubs: type[Stub]
+) -> None:
+    planned = with_plan(many, backend="tensorrt", precision="fp16", cpu="NVIDIA Orin")
+    choice = open_backend(planned)
+    assert (choice.name, choice.artefact) == ("tensorrt", "the fp16")
+    assert choice.reason == "planned on NVIDIA Orin for 40 ms a clip: 12.3 ms"
+    stubs.refuses["tensorrt"] = NoDriverError("No NVIDIA driver here.")
+    choice = open_backend(planned, "auto", Options(device="cpu"))
+    assert (choice.name, choice.artefact) == ("openvino", "fp32")
+    assert "is not followed: No NVIDIA driver here" in choice.reason
+
+
+def test_refusal_says_why_a_back_end_cannot_run_here(
+    monkeypatch: pytest.MonkeyPatch, without: Uninstall
+) -> None:
+    assert registry.refusal("openvino") is None
+    assert registry.refusal("fake") is None
+    without("openvino")
+    assert "pip install 'vad-edge[openvino]'" in str(registry.refusal("openvino"))
+
+    def no_gpu(device: str) -> None:
+        raise NoDriverError(f"no GPU for {device}. Buy one.")
+
+    monkeypatch.setattr(registry, "gpu_of", no_gpu)
+    for name in backend_names():
+        reason = registry.refusal(name, "cuda:3")
+        assert registry.runs_on_gpu(name) == (reason == "no GPU for cuda:3. Buy one.")
+
+
+# -- the rest ----------------------------------------------------------------------------------
 
 
 def test_a_graph_that_contradicts_the_manifest_is_refused_at_the_start(

@@ -49,7 +49,8 @@ _SHAKY = 1.5  # 90th over 10th percentile
     "backends",
     type=click.Choice(ENGINES),
     multiple=True,
-    help="Time only this one. May be repeated.  [default: all that are installed]",
+    help="Time only this one. May be repeated.  [default: all that are installed; those for a GPU "
+    "only where there is an NVIDIA driver]",
 )
 @click.option(
     "--any-precision",
@@ -109,7 +110,8 @@ def lines_of(plan: "Plan") -> list[str]:
     out = [
         f"target {plan.target.ms:.1f} ms a clip ({plan.target.origin})",
         WHAT,
-        f"{measured.cpu}, {measured.threads} threads; {measured.inputs}",
+        f"{measured.cpu}, {measured.threads} threads"
+        f"{f'; {measured.gpu}' if measured.gpu else ''}; {measured.inputs}",
         f"{plan.judged[0].candidate.times.rounds} rounds in shuffled order; "
         "x fp32: against fp32 on the same back end",
         "",

@@ -46,7 +46,12 @@ _PATH = click.Path(path_type=Path)
 )
 @click.option("--checkpoint", type=_PATH, help="The run that was exported: compare with PyTorch.")
 @click.option(
-    "--backend", "backends", multiple=True, metavar="NAME", help="[default: all that are installed]"
+    "--backend",
+    "backends",
+    multiple=True,
+    metavar="NAME",
+    help="Compare only this one. May be repeated.  [default: all that are installed; those for a "
+    "GPU only where there is an NVIDIA driver]",
 )
 @click.option(
     "--precision",

@@ -27,10 +27,23 @@ class Options:
     and the bundle's parity report allows it."""
 
     threads: int | None = None
-    """Processor threads for one clip; None = all that this process may use."""
+    """Processor threads for one clip; None = all that this process may use, or one where a GPU
+    computes: more help only with what stays on the processor."""
 
-    device: str = "cpu"
-    """`cpu`, or the name of an accelerator that the back end knows."""
+    device: str = "auto"
+    """`cpu`, `cuda` or `cuda:N`; `auto` = what the back end is for, on a GPU the first."""
+
+    engine: Path | None = None
+    """A TensorRT plan to run, or a folder of plans; None = those in the bundle's `engines/`."""
+
+    rebuild: bool = False
+    """Build a TensorRT plan from the bundle's graph where there is none that fits."""
+
+    host_code: bool = False
+    """Let a TensorRT plan run code of its own on the host. Only for plans that one trusts."""
+
+    graphs: bool = True
+    """Use CUDA graphs where they work."""
 
 
 class Backend(Protocol):

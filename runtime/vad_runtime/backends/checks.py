@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from vad_runtime.backends.base import Inputs, Outputs
 from vad_runtime.contracts.errors import BackendError
@@ -89,14 +90,28 @@ def checked_outputs(clips: Inputs, manifest: Manifest, one: Callable[[Inputs], O
     """
     parts = [one(clips[i : i + 1]) for i in range(len(clips))]
     joined = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    checked_score(joined["score"], len(clips), manifest)
+    return joined
+
+
+def checked_score(score: npt.NDArray[np.float32], count: int, manifest: Manifest) -> None:
+    """Refuse a score of another shape than the manifest's, or one that is not finite.
+
+    Args:
+        score: What the graph gave for `count` clips, or videos where it takes features.
+        count: How many there were.
+        manifest: What the bundle says.
+
+    Raises:
+        BackendError: Another shape, or a NaN or infinity in it.
+    """
     spec = manifest.score
-    want = (len(clips),) if spec.per == "clip" else (len(clips), spec.count)
-    if joined["score"].shape != want:
+    want = (count,) if spec.per == "clip" else (count, spec.count)
+    if score.shape != want:
         raise BackendError(
-            f"the graph gave a score of shape {joined['score'].shape}, the manifest says {want}. "
+            f"the graph gave a score of shape {score.shape}, the manifest says {want}. "
             "Export the bundle again."
         )
-    if not np.isfinite(joined["score"]).all():
+    if not np.isfinite(score).all():
         # A NaN never reaches a threshold: going on would be a detector that sleeps.
         raise BackendError("the graph gave a score that is not finite. Try --precision fp32.")
-    return joined

@@ -35,7 +35,7 @@ class OnnxRuntimeBackend:
 
     def __init__(self, file: Path, manifest: Manifest, options: Options) -> None:
         self._manifest = manifest
-        if options.device != "cpu":
+        if options.device not in ("auto", "cpu"):
             raise BackendError(f"onnxruntime runs on cpu here, not on {options.device}. Use cpu.")
         if options.precision == "bf16":
             raise BackendError(

@@ -90,7 +90,7 @@ class OpenVinoBackend:
 
     def __init__(self, file: Path, manifest: Manifest, options: Options) -> None:
         self._manifest = manifest
-        if options.device != "cpu":
+        if options.device not in ("auto", "cpu"):
             raise BackendError(f"openvino runs on cpu here, not on {options.device}. Use cpu.")
         try:
             core = _core()
