@@ -133,6 +133,8 @@ def weights(room: Path, bundle: Path) -> None:
 PREPARED: dict[str, tuple[Callable[[Path, Path], None], ...]] = {
     "README.md": (normal, night),
     "docs/mil.md": (weak_folders,),
+    "docs/deployment.md": (own_site,),
+    "docs/engines.md": (own_site, night),
     "docs/evaluation.md": (own_site, many_normal, labelled_videos),
     "docs/data.md": (class_folders,),
     "docs/backbones.md": (class_folders,),

@@ -1,6 +1,8 @@
 """A device: a new virtual environment with the wheel and its `runtime` extra, nothing else."""
 
 import os
+import platform
+import shutil
 import subprocess
 import sys
 import venv
@@ -80,3 +82,31 @@ def run_a_bundle(device: Path, bundle: Path, video: Path, folder: Path) -> None:
     header, *scores = (out / "scores.csv").read_text().splitlines()
     assert header
     assert scores
+
+
+@pytest.mark.slow
+def test_doctor_says_what_a_device_can_run(device: Path, tmp_path: Path) -> None:
+    said = run(device / "vad-run", "doctor", cwd=tmp_path)
+    assert "openvino" in said
+    assert "pip install 'vad-edge[" in said  # the next step for what is missing
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(
+    (sys.platform, platform.machine()) != ("linux", "x86_64"), reason="no wheel of TensorRT-RTX"
+)
+def test_a_device_builds_an_engine_without_onnx_and_torch(
+    device: Path, tiny_bundle: Bundle, tmp_path: Path
+) -> None:
+    # The extra comes with the wheel's own words, so this also shows that they can be installed.
+    (wheel,) = device.parent.parent.glob("*.whl")
+    run(
+        *(device / "python", "-m", "pip", "install", "--quiet"),
+        *("-c", ROOT / "constraints.txt", f"{wheel}[rtx]"),
+    )
+    bundle = tmp_path / "site.vad"
+    shutil.copytree(tiny_bundle.path, bundle)
+    run(device / "vad-export", "build-engine", bundle, "--flavour", "rtx", cwd=tmp_path)
+    (plan,) = (bundle / "engines").glob("*.engine")
+    assert plan.with_name(f"{plan.name}.json").exists()
+    assert plan.name in run(device / "vad-export", "inspect", bundle, cwd=tmp_path)
