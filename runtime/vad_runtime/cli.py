@@ -46,9 +46,9 @@ def _engine_options(command: Any) -> Any:
             default="auto",
             show_default=True,
             help="fp32, bf16: arithmetic of the fp32 graph. fp16, int8, mixed: the bundle's graph "
-            "of that precision. auto = fp32 for an engine named by --backend (tensorrt: that of its "
-            "plans); with --backend auto what vad-export plan chose, or else bf16 where the CPU has "
-            "it and the bundle's parity report allows it.",
+            "of that precision. auto = fp32 for an engine named by --backend (tensorrt: that of "
+            "its plans); with --backend auto what vad-export plan chose, or else bf16 where the "
+            "CPU has it and the bundle's parity report allows it.",
         ),
         click.option(
             "--backend",
