@@ -7,7 +7,11 @@ from typing import Any
 
 import numpy as np
 
+from vad_export.engine.build import engine_from_onnx
+from vad_export.engine.graph_facts import graph_facts
+from vad_export.engine.settings import EngineSettings, target_for
 from vad_runtime.backends.base import Outputs
+from vad_runtime.contracts import VadError
 
 MIL = ("c3d", "i3d")
 
@@ -57,36 +61,18 @@ def graph_of(model: str, checkpoint: str | None) -> Any:
 
 
 def built(file: Path) -> dict[str, float]:
-    """Build a TensorRT-RTX plan for batch 1; return its size and how long it took.
-
-    No `Runtime` is made: without a driver the bindings give an object that crashes when it is used.
+    """Build a TensorRT-RTX plan of the score for batch 1; return its size and how long it took.
 
     Raises:
         RuntimeError: The bindings are missing, or refuse the graph; one line.
     """
-    try:
-        import tensorrt_rtx_bindings as trt
-    except (ImportError, OSError) as error:  # bindings without their libraries raise either
-        raise RuntimeError(f"no TensorRT-RTX ({error}); pip install 'vad-edge[rtx]'") from error
-
+    settings = EngineSettings(flavour="rtx")
     began = time.perf_counter()
-    logger = trt.Logger(trt.Logger.ERROR)
-    builder = trt.Builder(logger)
-    network = builder.create_network(0)  # strongly typed: the types in the graph count
-    parser = trt.OnnxParser(network, logger)
-    if not parser.parse_from_file(str(file)):
-        raise RuntimeError(f"not parsed: {parser.get_error(0).desc()}")
-    config = builder.create_builder_config()
-    profile = builder.create_optimization_profile()
-    for i in range(network.num_inputs):
-        tensor = network.get_input(i)
-        shape = [1, *tuple(tensor.shape)[1:]]
-        profile.set_shape(tensor.name, shape, shape, shape)
-    config.add_optimization_profile(profile)
-    plan = builder.build_serialized_network(network, config)
-    if plan is None:
-        raise RuntimeError("parsed, not built")
-    return {"bytes": int(plan.nbytes), "seconds": time.perf_counter() - began}
+    try:
+        made = engine_from_onnx(graph_facts(file), target_for(settings), settings, print)
+    except VadError as error:
+        raise RuntimeError(str(error)) from error
+    return {"bytes": made.content.nbytes, "seconds": time.perf_counter() - began}
 
 
 def compared(found: Outputs, want: Outputs) -> dict[str, Any]:

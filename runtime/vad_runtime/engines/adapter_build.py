@@ -338,6 +338,10 @@ def engine_tensor(name: str, dtype: Any, shape: Any) -> EngineTensor:
     )
 
 
+_DRIVER_NOISE = re.compile(r"\[checkMacros[^\]]*\] .*?\(cudaError 35: [^)]*\)\)")
+"""What TensorRT-RTX adds to each issue on a machine without a driver, which it does not need."""
+
+
 def _asked(error: Any, name: str) -> Any:
     # 8.x has no node names, and no binding promises the rest.
     found = getattr(error, name, None)
@@ -353,6 +357,7 @@ def _issue(error: Any) -> ParseIssue:
     known = isinstance(index, int) and index >= 0
     name = str(_asked(error, "node_name") or (f"node {index}" if known else ""))
     reason = " ".join(str(_asked(error, "desc") or error).split())
+    reason = _DRIVER_NOISE.sub("", reason).strip()
     if reason in ("false", "0"):  # the text of the C++ check; it says nothing
         reason = " ".join(str(error).split())
     return ParseIssue(
