@@ -1,5 +1,7 @@
 """Fixtures of all tests. Helper functions are in helpers.py."""
 
+import signal
+from collections.abc import Iterator
 from pathlib import Path
 
 import av
@@ -17,6 +19,14 @@ def data() -> Path:
     if folder is None:
         pytest.skip("the real data is not there; set VAD_DATA")
     return folder
+
+
+@pytest.fixture
+def ctrl_c() -> Iterator[None]:
+    """SIGINT as at a terminal: workers of the test run, and shells' `&`, ignore it otherwise."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 @pytest.fixture(scope="session")

@@ -54,9 +54,10 @@ def _engine_options(command: Any) -> Any:
             "--backend",
             default="auto",
             show_default=True,
-            metavar="|".join(("auto", *backend_names())),
-            help="Inference engine. auto = the first that is installed and runs the bundle, on a "
-            "GPU where there is one. tensorrt runs the plans of vad-export build-engine.",
+            metavar="NAME",
+            help=f"Inference engine: {', '.join(backend_names())}. auto = the first that is "
+            "installed and runs the bundle, on a GPU where there is one. tensorrt runs the plans "
+            "of vad-export build-engine.",
         ),
         click.option(
             "--device",

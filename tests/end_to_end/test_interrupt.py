@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,19 +19,13 @@ BIN = Path(sys.executable).parent
 PATIENCE_S = 120.0
 FPS = 15
 
+pytestmark = pytest.mark.usefixtures("ctrl_c")
+
 
 @pytest.fixture(scope="module")
 def long_video(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """40 seconds of video, more than any test here watches. Do not change."""
     return write_video(tmp_path_factory.mktemp("long") / "long.mp4", moving_blob(40 * FPS))
-
-
-@pytest.fixture(autouse=True)
-def _ctrl_c_reaches_children() -> Iterator[None]:
-    """Undo an ignored SIGINT, which a shell gives to what it runs with `&`."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)
 
 
 def stopped(

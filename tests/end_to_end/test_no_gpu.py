@@ -352,6 +352,7 @@ def test_a_rebuild_that_fails_is_one_error_line_with_the_builders_reason(
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.usefixtures("ctrl_c")
 @pytest.mark.parametrize("whole_group", [True, False], ids=["Ctrl-C", "SIGTERM"])
 def test_an_interrupted_rebuild_ends_the_builder_and_leaves_no_plan(
     room: Path, video: Path, libcuda: Path, tmp_path: Path, whole_group: bool

@@ -73,6 +73,7 @@ def test_the_builds_value_and_its_error_reach_the_caller() -> None:
             watched(lambda: 1 / 0, BuildMonitor(), "build", stoppable=stoppable)
 
 
+@pytest.mark.usefixtures("ctrl_c")
 def test_ctrl_c_stops_a_build_that_runs_in_c() -> None:
     monitor = BuildMonitor()
     steps: list[int] = []
@@ -94,6 +95,7 @@ def test_ctrl_c_stops_a_build_that_runs_in_c() -> None:
     assert signal.getsignal(signal.SIGINT) is before
 
 
+@pytest.mark.usefixtures("ctrl_c")
 def test_ctrl_c_leaves_a_build_that_cannot_be_stopped() -> None:
     end = threading.Event()
     killer = threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGINT))
@@ -105,6 +107,7 @@ def test_ctrl_c_leaves_a_build_that_cannot_be_stopped() -> None:
     end.set()
 
 
+@pytest.mark.usefixtures("ctrl_c")
 def test_a_builder_that_was_left_ends_with_the_process_and_not_in_it() -> None:
     # C++ that calls a Python which is shutting down ends in SIGABRT. So Python must not shut down
     # as it does otherwise, which the handler that was registered first would tell.

@@ -268,24 +268,20 @@ def test_the_command_reports_and_exits_1_only_if_nothing_could_be_done(tmp_path:
     assert "none of 1 videos gave features" in none.stderr
 
 
+@pytest.mark.usefixtures("ctrl_c")
 def test_ctrl_c_leaves_whole_files_and_exits_130(tmp_path: Path) -> None:
     videos, out = tmp_path / "videos", tmp_path / "out"
     videos.mkdir()
     for i in range(8):
         write_video(videos / f"{i}.mp4", moving_blob(64, height=64, width=64))
-    # Undo an ignored SIGINT, which a shell gives to what it runs with `&`.
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    try:
-        child = subprocess.Popen(
-            [VAD_TRAIN, "features", videos, "-o", out, *TINY], stderr=subprocess.PIPE, text=True
-        )
-        deadline = time.monotonic() + 300
-        while not (out / "0.npz").exists() and time.monotonic() < deadline:
-            time.sleep(0.02)
-        child.send_signal(signal.SIGINT)
-        _, err = child.communicate(timeout=120)
-    finally:
-        signal.signal(signal.SIGINT, before)
+    child = subprocess.Popen(
+        [VAD_TRAIN, "features", videos, "-o", out, *TINY], stderr=subprocess.PIPE, text=True
+    )
+    deadline = time.monotonic() + 300
+    while not (out / "0.npz").exists() and time.monotonic() < deadline:
+        time.sleep(0.02)
+    child.send_signal(signal.SIGINT)
+    _, err = child.communicate(timeout=120)
     assert child.returncode == 130, err
     assert err.strip().endswith("Interrupted.")
     assert 1 <= len(files_of(out)) < 8

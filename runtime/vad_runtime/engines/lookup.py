@@ -12,6 +12,7 @@ from typing import IO
 import click
 
 from vad_runtime.bundle import sha256_of_file
+from vad_runtime.commands import INTERRUPTED, Interrupted
 from vad_runtime.contracts import BackendError, EngineSidecar, Manifest, Precision
 from vad_runtime.engines.fit import (
     Fit,
@@ -103,6 +104,7 @@ def _build(command: str, folder: Path) -> None:
     Raises:
         BackendError: The build failed; the message is the builder's own.
         KeyboardInterrupt: Ctrl-C or SIGTERM came; the builder was ended in good order.
+        Interrupted: It came to the builder alone.
     """
     words = shlex.split(command)
     arguments = [word for word in words[1:] if word != "--overwrite"]
@@ -125,6 +127,8 @@ def _build(command: str, folder: Path) -> None:
             raise
     if code == 0:
         return
+    if code == INTERRUPTED:  # Ctrl-C reached it and not us, as under nohup
+        raise Interrupted
     if not reason:
         how = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
         reason = f"the build ended with {how}. Try it alone: {command}"

@@ -35,8 +35,8 @@ _PRECISIONS: tuple[Precision, ...] = ("fp32", "bf16", "fp16", "int8", "mixed")
     "--backend",
     default="auto",
     show_default=True,
-    metavar="|".join(("auto", *backend_names())),
-    help="Inference engine, for a bundle.",
+    metavar="NAME",
+    help=f"Inference engine, for a bundle: auto, {', '.join(backend_names())}.",
 )
 @click.option(
     "--precision",

@@ -52,8 +52,8 @@ _PATH = click.Path(path_type=Path)
     "--backend",
     default="auto",
     show_default=True,
-    metavar="|".join(("auto", *backend_names())),
-    help="Inference engine, for a bundle.",
+    metavar="NAME",
+    help=f"Inference engine, for a bundle: auto, {', '.join(backend_names())}.",
 )
 @click.option("--dry-run", is_flag=True, help="Print the threshold and leave the bundle as it is.")
 def threshold(
