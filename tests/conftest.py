@@ -7,6 +7,7 @@ from pathlib import Path
 import av
 import pytest
 from helpers import artefact, clip_spec, manifest, motion_model, moving_blob, real_data, write_video
+from helpers_cuda import fake_libcuda
 from helpers_weights import i3d_weights_file
 
 from vad_runtime.bundle import Bundle, write_bundle
@@ -27,6 +28,12 @@ def ctrl_c() -> Iterator[None]:
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     signal.signal(signal.SIGINT, before)
+
+
+@pytest.fixture(scope="session")
+def libcuda(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A fake NVIDIA driver for subprocesses; skips without a C compiler."""
+    return fake_libcuda(tmp_path_factory.mktemp("libcuda"))
 
 
 @pytest.fixture(scope="session")

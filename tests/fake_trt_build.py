@@ -67,7 +67,7 @@ class Config:
 
     def add_optimization_profile(self, profile: Any) -> int:
         for name, (low, best, high) in profile._shapes.items():
-            if not all(a <= b <= c for a, b, c in zip(low, best, high, strict=True)):
+            if not all(0 <= a <= b <= c for a, b, c in zip(low, best, high, strict=True)):
                 self._trt.fake_log(
                     "ERROR",
                     f"Invalid optimization profiles for input tensors {name}, please ensure that "

@@ -1,5 +1,6 @@
 """Small graphs and builds for the tests of the TensorRT adapter."""
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,11 @@ def library(snapshot: str, **settings: Any) -> TensorRt:
     return TensorRt(trt.fake_flavour, trt)
 
 
+def can_of(lib: TensorRt) -> set[str]:
+    """Return the names of the features that a library has."""
+    return {name for name, has in asdict(lib.can).items() if has}
+
+
 class Work:
     """A build that is ready: builder, network, settings."""
 
@@ -47,7 +53,7 @@ class Work:
         self.config = lib.config(self.builder)
         for batch in batches:
             shape = (batch, 3)
-            lib.add_profile(self.builder, self.config, "x", shape, shape, shape)
+            lib.add_profile(self.builder, self.config, "x", shape)
 
     def build(self) -> memoryview:
         return self.lib.build(self.builder, self.network, self.config)

@@ -50,7 +50,7 @@ def built_plan(
         assert lib.set_flag(config, flag)
     for batch in batches:
         shape = (batch, *bundle.manifest.input_shape)
-        lib.add_profile(builder, config, bundle.manifest.input_name, shape, shape, shape)
+        lib.add_profile(builder, config, bundle.manifest.input_name, shape)
     inputs, outputs = lib.tensors_of(network)
     plan = bytes(lib.build(builder, network, config))
     place = folder or bundle.path / "engines"

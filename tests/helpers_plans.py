@@ -77,11 +77,17 @@ def write_engine(folder: Path, name: str, plan: bytes, **changes: Any) -> Path:
     return path
 
 
-def gpu(sm: int = 87, name: str = "Orin") -> Gpu:
+def gpu(sm: int = 87, name: str = "Orin", **changes: Any) -> Gpu:
     """Return a GPU that is not there."""
-    return Gpu(
-        index=0, name=name, sm=sm, memory_bytes=8 << 30, integrated=sm == 87, uuid="GPU-00000000"
-    )
+    values: dict[str, Any] = {
+        "index": 0,
+        "name": name,
+        "sm": sm,
+        "memory_bytes": 8 << 30,
+        "integrated": sm == 87,
+        "uuid": "GPU-00000000",
+    }
+    return Gpu(**{**values, **changes})
 
 
 def jetson(**changes: Any) -> Machine:

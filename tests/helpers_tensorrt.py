@@ -3,7 +3,6 @@
 import os
 import platform
 import sys
-from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 
@@ -16,17 +15,6 @@ from vad_export.engine.settings import EngineSettings, target_for
 
 EXPECTED = sys.platform == "linux" and platform.machine() in ("x86_64", "aarch64")
 """Whether the package index has a wheel for this machine (see the extra `rtx`)."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Built:
-    """A plan."""
-
-    plan: bytes
-
-    @property
-    def size(self) -> int:
-        return len(self.plan)
 
 
 def tensorrt_rtx() -> ModuleType:
@@ -42,7 +30,7 @@ def tensorrt_rtx() -> ModuleType:
     return module
 
 
-def build(file: Path) -> Built:
+def build(file: Path) -> bytes:
     """Build a plan for batch 1, with all outputs, as `vad-export build-engine` does.
 
     Raises:
@@ -52,4 +40,4 @@ def build(file: Path) -> Built:
     outputs = tuple(output.name for output in onnx.load(file).graph.output)
     settings = EngineSettings(flavour="rtx", outputs=outputs)
     made = engine_from_onnx(graph_facts(file), target_for(settings), settings, lambda _line: None)
-    return Built(plan=bytes(made.content))
+    return bytes(made.content)

@@ -26,7 +26,7 @@ class TritonConfig:
     """Optimisation profiles of a plan, for batches of 1, 2, 3, …"""
     outputs: tuple[str, ...] | None = None
     """Those that the model has beside `score`; None = all of the manifest."""
-    about: Mapping[str, str] = ()  # type: ignore[assignment]
+    about: Mapping[str, str]
     """Texts for `parameters`, which clients can ask the server for."""
 
 
@@ -49,7 +49,7 @@ def config_text(config: TritonConfig) -> str:
         parts.append("optimization { graph { level: 2 } }")
     parts += [
         f"parameters {{ key: {_quoted(key)} value {{ string_value: {_quoted(text)} }} }}"
-        for key, text in dict(config.about).items()
+        for key, text in config.about.items()
     ]
     return "\n".join(parts) + "\n"
 

@@ -17,7 +17,7 @@ from vad_runtime.contracts.errors import BackendError, VadError
 from vad_runtime.cuda.driver import driver, free_memory, host_memory
 from vad_runtime.engines import fit
 from vad_runtime.engines.adapter_base import TITLES
-from vad_runtime.engines.plan_file import read_sidecar
+from vad_runtime.engines.plan_file import ENGINE_FOLDER, read_sidecar
 from vad_runtime.machine import library_versions, machine_facts
 
 _GIB = 1 << 30
@@ -163,7 +163,7 @@ def _bundle_facts(bundle: Bundle, machine: fit.Machine, device: str) -> BundleFa
             for short, entry in bundle.manifest.artefacts.items()
         ],
         engines=[
-            _engine(bundle, plan, machine) for plan in fit.engines_of(bundle.path / "engines")
+            _engine(bundle, plan, machine) for plan in fit.engines_of(bundle.path / ENGINE_FOLDER)
         ],
         auto=_auto(bundle, device),
     )

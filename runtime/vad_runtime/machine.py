@@ -25,6 +25,10 @@ _LIBRARIES = [
     "tensorrt-rtx-cu13-bindings",
     "tensorrt-lean-cu13-bindings",
     "tensorrt-dispatch-cu13-bindings",
+    "nvidia-cublas",
+    "nvidia-cublas-cu12",
+    "nvidia-cudnn-cu12",
+    "nvidia-cudnn-cu13",
     "cuda-bindings",
     "pycuda",
 ]

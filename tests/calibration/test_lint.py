@@ -213,7 +213,7 @@ def test_tensorrt_refuses_what_this_table_says_and_takes_the_rest(
     file = tmp_path / "graph.onnx"
     file.write_bytes(graph(**changes).SerializeToString())
     if taken:
-        assert build(file).size > 0
+        assert build(file)[:4] == b"vtrt"
         return
     with pytest.raises(ExportError):
         build(file)
@@ -358,7 +358,7 @@ def test_what_onnxruntime_makes_by_default_breaks_several_rules(both: dict[str, 
 
 
 def test_tensorrt_refuses_what_onnxruntime_makes_and_takes_ours(both: dict[str, Path]) -> None:
-    assert build(both["ours"]).size > 0
+    assert build(both["ours"])[:4] == b"vtrt"
     with pytest.raises(ExportError, match="input has type Int32") as caught:
         build(both["theirs"])
     assert "cudaError" not in str(caught.value)

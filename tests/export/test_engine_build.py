@@ -3,6 +3,7 @@
 import hashlib
 import platform
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from helpers import assert_one_line
@@ -134,6 +135,18 @@ def test_below_10_int8_takes_the_fp32_graph_and_the_ranges_of_the_int8_one(
     assert b"QuantizeLinear" not in built.plan.read_bytes()
     assert built.sidecar.source == "model.int8.onnx"
     assert built.sidecar.options["graph"] == "model.onnx"
+
+
+def test_what_a_calibrator_could_not_do_stops_a_build_that_seems_fine(
+    bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    use_builder(monkeypatch, "8.6.1")
+    failed = SimpleNamespace(failure=InputError("the ranges are gone"))
+    monkeypatch.setattr("vad_export.engine.build.set_legacy_precision", lambda *_: failed)
+    with pytest.raises(ExportError) as error:
+        build(bundle, tmp_path / "out")
+    assert_one_line(error.value, "model.onnx", "the ranges are gone")
+    assert names_in(tmp_path / "out") == []
 
 
 def test_fp16_is_the_default_where_the_bundle_has_it(

@@ -5,6 +5,7 @@ import sys
 
 import pytest
 from helpers import assert_one_line
+from helpers_plans import gpu
 
 from vad_export.engine import workspace
 from vad_export.engine.workspace import (
@@ -17,19 +18,12 @@ from vad_export.engine.workspace import (
     workspace_bytes,
 )
 from vad_runtime.contracts import BackendError
-from vad_runtime.cuda.driver import Gpu
 
 GIB = 1 << 30
 
 
 def memory(free: int, *, shared: bool = False, on_gpu: bool = True) -> Memory:
     return Memory(free_bytes=free, shared=shared, on_gpu=on_gpu, place="of the test")
-
-
-def gpu(*, integrated: bool) -> Gpu:
-    return Gpu(
-        index=0, name="Orin", sm=87, memory_bytes=8 * GIB, integrated=integrated, uuid="GPU-0"
-    )
 
 
 def test_a_gpu_gives_half_and_a_jetson_a_quarter() -> None:

@@ -228,8 +228,8 @@ def test_json_holds_all_of_it(on: Any, tmp_path: Path) -> None:
 
 def test_a_real_plan_is_inspected_on_this_machine(tmp_path: Path, tiny_graph: Path) -> None:
     built = build(tiny_graph)
-    version = ".".join(map(str, built.plan[24:28]))
-    plan = write_engine(tmp_path, "model.engine", built.plan, version=version)
+    version = ".".join(map(str, built[24:28]))
+    plan = write_engine(tmp_path, "model.engine", built, version=version)
     result = CliRunner().invoke(command, [str(plan)], catch_exceptions=False)
     assert f"TensorRT-RTX {version}" in result.output
     assert "SM 80, 86, 89, 120, 121 and later" in result.output

@@ -27,6 +27,7 @@ from vad_runtime.contracts import (
     OutputSpec,
     ScoreSpec,
 )
+from vad_runtime.files import put_in_place
 
 
 @pytest.fixture
@@ -52,6 +53,18 @@ def plan_of(bundle: Bundle, folder: Path, **changes: Any) -> Path:
 
 def read(folder: Path) -> object:
     return triton_config((folder / "config.pbtxt").read_text())
+
+
+def test_a_version_never_stands_there_without_a_configuration(
+    bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def seen(work: Path, target: Path) -> None:
+        assert (target.parent / "config.pbtxt").is_file()
+        put_in_place(work, target)
+
+    monkeypatch.setattr("vad_export.triton.put_in_place", seen)
+    written = triton_from_bundle(bundle, tmp_path / "repo", TritonSettings(name="site"))
+    assert (written.folder / "1" / "model.onnx").is_file()
 
 
 def test_a_bundle_becomes_a_model_with_a_configuration_and_one_version(

@@ -3,10 +3,10 @@
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 from helpers import assert_one_line
+from helpers_adapter import can_of, library
 from helpers_fake_tensorrt import (
     BUILDERS,
     SNAPSHOTS,
@@ -31,19 +31,14 @@ CLASSIC = BUILDING | {
     "version_compatible",
 }
 CAN = {
-    "8.6.1": CLASSIC | {"calibrators", "legacy_precision"},
-    "10.3.0": CLASSIC | {"monitor", "strongly_typed"},
-    "10.13.3.9": CLASSIC | {"monitor", "strongly_typed"},
-    "11.4.0": CLASSIC | {"monitor", "strongly_typed"},
+    "8.6.1": CLASSIC | {"legacy_precision"},
+    "10.3.0": CLASSIC | {"monitor"},
+    "10.13.3.9": CLASSIC | {"monitor"},
+    "11.4.0": CLASSIC | {"monitor"},
     "lean11.4": EVERYWHERE,
-    "rtx1.7": BUILDING | {"monitor", "strongly_typed", "targets", "runtime_cache", "own_graphs"},
+    "rtx1.7": BUILDING | {"monitor", "targets", "runtime_cache", "own_graphs"},
 }
 """What each version can, from the table in the design's notes."""
-
-
-def library(snapshot: str, **settings: Any) -> TensorRt:
-    trt = fake_tensorrt(snapshot, **settings)
-    return TensorRt(trt.fake_flavour, trt)
 
 
 # -- features ----------------------------------------------------------------------------------
@@ -51,7 +46,7 @@ def library(snapshot: str, **settings: Any) -> TensorRt:
 
 @pytest.mark.parametrize("snapshot", SNAPSHOTS)
 def test_features_are_found_by_names(snapshot: str) -> None:
-    assert set(library(snapshot).can.names()) == CAN[snapshot]
+    assert can_of(library(snapshot)) == CAN[snapshot]
 
 
 @pytest.mark.parametrize(

@@ -126,7 +126,6 @@ def test_a_refused_node_is_named(snapshot: str, checked: bool, file: Path) -> No
     named = snapshot != "8.6.1"  # which knows the number only
     assert issue.node == ("second" if named else "node 1")
     assert issue.operator == ("Relu" if named else "")
-    assert issue.index == 1
     assert "No importer registered" in issue.reason
     assert str(issue).startswith("Relu second: " if named else "node 1: ")
 
@@ -163,7 +162,7 @@ def test_a_missing_file_is_an_issue(tmp_path: Path) -> None:
     network = lib.network(builder)
     (issue,) = lib.parse(builder, network, tmp_path / "nowhere.onnx")
     assert "cannot be found" in str(issue)
-    assert issue.index is None
+    assert issue.node == ""
 
 
 # -- settings ----------------------------------------------------------------------------------
@@ -263,10 +262,10 @@ def test_without_a_timing_cache_there_is_nothing_to_keep(file: Path) -> None:
     assert work.lib.timing_cache_bytes(work.config) is None
 
 
-def test_a_profile_in_the_wrong_order_is_refused(file: Path) -> None:
+def test_a_profile_of_no_fixed_shape_is_refused(file: Path) -> None:
     work = Work(library("10.3.0"), file)
     with pytest.raises(ExportError) as error:
-        work.lib.add_profile(work.builder, work.config, "x", (4, 3), (2, 3), (1, 3))
+        work.lib.add_profile(work.builder, work.config, "x", (-1, 3))
     assert_one_line(error.value, "no profile for input x", "--batch")
 
 

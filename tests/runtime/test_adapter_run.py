@@ -9,11 +9,11 @@ import numpy as np
 import onnx
 import pytest
 from helpers import assert_one_line
+from helpers_adapter import library
 from helpers_cuda import HostCuda
 from helpers_fake_tensorrt import (
     BUILDERS,
     SNAPSHOTS,
-    fake_tensorrt,
     with_driver,
     without_driver,
 )
@@ -55,11 +55,6 @@ def _driver(monkeypatch: pytest.MonkeyPatch) -> None:
     with_driver(monkeypatch)
 
 
-def library(snapshot: str, **settings: Any) -> TensorRt:
-    trt = fake_tensorrt(snapshot, **settings)
-    return TensorRt(trt.fake_flavour, trt)
-
-
 def plan_of(lib: TensorRt, file: Path, *flags: str) -> bytes:
     """Build a plan with one profile for each of `BATCHES`."""
     builder = lib.builder()
@@ -69,7 +64,7 @@ def plan_of(lib: TensorRt, file: Path, *flags: str) -> bytes:
     for flag in flags:
         assert lib.set_flag(config, flag)
     for batch in BATCHES:
-        lib.add_profile(builder, config, "x", (batch, 3), (batch, 3), (batch, 3))
+        lib.add_profile(builder, config, "x", (batch, 3))
     return bytes(lib.build(builder, network, config))
 
 
@@ -154,7 +149,7 @@ def test_tensors_and_profiles_are_read_off_the_engine(snapshot: str, file: Path)
             EngineTensor(name="z", dtype="float32", shape=[-1]),
         ],
     )
-    assert lib.profiles(engine, "x") == [((batch, 3),) * 3 for batch in BATCHES]
+    assert lib.profiles(engine, "x") == [(batch, 3) for batch in BATCHES]
 
 
 NEEDED = [

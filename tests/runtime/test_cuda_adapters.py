@@ -6,7 +6,7 @@ from pathlib import Path
 
 import cuda_scenarios
 import pytest
-from helpers_cuda import HostCuda, fake_libcuda, output_with
+from helpers_cuda import HostCuda, output_with
 
 from vad_runtime.cuda import Cuda
 from vad_runtime.cuda.bindings import BindingsCuda
@@ -38,11 +38,6 @@ for name in %r:
 print("fine")
 """
 )
-
-
-@pytest.fixture(scope="module")
-def libcuda(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return fake_libcuda(tmp_path_factory.mktemp("libcuda"))
 
 
 @pytest.mark.parametrize("adapter", ADAPTERS)

@@ -9,17 +9,13 @@ from typing import Any
 
 import pytest
 from helpers import assert_one_line
-from helpers_cuda import fake_libcuda, output_with
+from helpers_cuda import output_with
+from helpers_plans import gpu
 
 from vad_runtime.contracts import BackendError, NoDriverError
-from vad_runtime.cuda.driver import Driver, Gpu, driver, driver_installed, free_memory, gpu_of, l4t
+from vad_runtime.cuda.driver import Driver, driver, driver_installed, free_memory, gpu_of, l4t
 
 module: Any = importlib.import_module("vad_runtime.cuda.driver")
-
-
-@pytest.fixture(scope="module")
-def libcuda(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return fake_libcuda(tmp_path_factory.mktemp("libcuda"))
 
 
 @pytest.fixture
@@ -35,19 +31,13 @@ def no_library(fresh: pytest.MonkeyPatch) -> None:
     fresh.setattr(module, "_LIBRARY", "libcuda-is-not-here.so.1")
 
 
-def gpu(index: int = 0, *, integrated: bool = False) -> Gpu:
-    return Gpu(
-        index=index, name="Orin", sm=87, memory_bytes=1, integrated=integrated, uuid=f"GPU-{index}"
-    )
-
-
 # -- no driver ---------------------------------------------------------------------------------
 
 
 @pytest.mark.usefixtures("no_library")
 def test_without_libcuda_one_line_says_so_and_what_to_do() -> None:
     assert not driver_installed()
-    for call in (driver, lambda: gpu_of("cuda"), lambda: free_memory(gpu())):
+    for call in (driver, lambda: gpu_of("cuda"), lambda: free_memory(gpu(89))):
         with pytest.raises(NoDriverError) as raised:
             call()
         assert_one_line(
@@ -175,7 +165,7 @@ def test_a_driver_that_fails_later_in_the_probe_is_no_driver(fresh: pytest.Monke
     ("device", "index"), [("auto", 0), ("cuda", 0), ("cuda:0", 0), ("cuda:1", 1)]
 )
 def test_a_device_name_means_a_gpu(device: str, index: int, fresh: pytest.MonkeyPatch) -> None:
-    fresh.setattr(module, "_driver", Driver(cuda="13.0", kernel=None, gpus=(gpu(0), gpu(1))))
+    fresh.setattr(module, "_driver", Driver(cuda="13.0", kernel=None, gpus=(gpu(), gpu(index=1))))
     assert gpu_of(device).index == index
 
 
@@ -187,7 +177,7 @@ def test_other_device_names_are_refused_without_asking_the_driver(device: str) -
 
 
 def test_a_number_that_no_gpu_has_lists_those_that_are_there(fresh: pytest.MonkeyPatch) -> None:
-    fresh.setattr(module, "_driver", Driver(cuda="13.0", kernel=None, gpus=(gpu(0), gpu(1))))
+    fresh.setattr(module, "_driver", Driver(cuda="13.0", kernel=None, gpus=(gpu(), gpu(index=1))))
     with pytest.raises(BackendError) as raised:
         gpu_of("cuda:7")
     assert_one_line(raised.value, "no GPU cuda:7", "cuda:0 (Orin), cuda:1 (Orin)")

@@ -1,15 +1,12 @@
 """Facts about a machine with a GPU, for reports."""
 
 import pytest
+from helpers_plans import gpu
 
 from vad_runtime import machine
 from vad_runtime.contracts import NoDriverError
-from vad_runtime.cuda.driver import Driver, Gpu
+from vad_runtime.cuda.driver import Driver
 from vad_runtime.machine import gpu_facts, machine_facts
-
-
-def gpu(index: int, name: str) -> Gpu:
-    return Gpu(index=index, name=name, sm=87, memory_bytes=1, integrated=True, uuid=f"GPU-{index}")
 
 
 def test_without_a_driver_nothing_is_said_of_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -20,7 +17,7 @@ def test_without_a_driver_nothing_is_said_of_a_gpu(monkeypatch: pytest.MonkeyPat
 
 
 def test_gpus_driver_cuda_and_jetson_linux_are_facts(monkeypatch: pytest.MonkeyPatch) -> None:
-    found = Driver(cuda="12.6", kernel="540.4", gpus=(gpu(0, "Orin"), gpu(1, "Orin"), gpu(2, "A2")))
+    found = Driver(cuda="12.6", kernel="540.4", gpus=(gpu(), gpu(index=1), gpu(name="A2")))
     monkeypatch.setattr(machine, "driver_installed", lambda: True)
     monkeypatch.setattr(machine, "driver", lambda: found)
     monkeypatch.setattr(machine, "l4t", lambda: "36.4.0")

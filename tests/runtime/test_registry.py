@@ -11,14 +11,13 @@ import msgspec
 import numpy as np
 import pytest
 from helpers import artefact, assert_one_line, manifest
+from helpers_plans import engine_sidecar
 
 from vad_runtime.backends import backend_names, open_backend, registry
 from vad_runtime.backends.base import Options
 from vad_runtime.bundle import Bundle, add_artefacts, rewrite_manifest, write_bundle
 from vad_runtime.contracts import (
     BackendError,
-    EngineSidecar,
-    EngineTensor,
     NoDriverError,
     PlanChoice,
 )
@@ -73,26 +72,6 @@ def many(bundle_copy: Path, tiny_graph: Path) -> Bundle:
         for name in ("mixed", "int8", "fp16")
     }
     return add_artefacts(Bundle.open(bundle_copy), entries)
-
-
-def sidecar(**changes: Any) -> EngineSidecar:
-    """Return a sidecar that is well formed, changed as asked."""
-    plain: dict[str, Any] = {
-        "file": "m.engine",
-        "sha256": "0" * 64,
-        "bytes": 4,
-        "family": "tensorrt",
-        "version": "10.3.0",
-        "architecture": "aarch64",
-        "sms": [87],
-        "precision": "fp16",
-        "source": "model.onnx",
-        "source_sha256": "1" * 64,
-        "inputs": [EngineTensor(name="clip", dtype="uint8", shape=[-1, 8, 32, 32, 1])],
-        "outputs": [EngineTensor(name="score", dtype="float32", shape=[-1, 8])],
-        "batches": [1],
-    }
-    return EngineSidecar(**(plain | changes))
 
 
 def with_plan(bundle: Bundle, **changes: Any) -> Bundle:
@@ -463,7 +442,9 @@ def test_a_plan_that_is_named_runs_in_its_own_precision(
     plan = tmp_path / "m.engine"
     plan.write_bytes(b"plan")
     assert open_backend(many, "tensorrt", Options(engine=plan)).artefact == "fp32"
-    (tmp_path / "m.engine.json").write_bytes(json_from_sidecar(sidecar(precision="int8")))
+    (tmp_path / "m.engine.json").write_bytes(
+        json_from_sidecar(engine_sidecar(b"plan", precision="int8"))
+    )
     assert open_backend(many, "tensorrt", Options(engine=plan)).artefact == "the int8"
     asked = Options(engine=plan, precision="fp16")
     assert open_backend(many, "auto", asked).artefact == "the fp16"
@@ -483,7 +464,7 @@ def test_the_plans_of_a_bundle_run_in_their_precision_where_all_are_of_one(
         for number, precision in enumerate(precisions):
             plan = folder / f"{number}.engine"
             plan.write_bytes(b"plan")
-            beside = json_from_sidecar(sidecar(precision=precision))
+            beside = json_from_sidecar(engine_sidecar(b"plan", precision=precision))
             plan.with_name(f"{plan.name}.json").write_bytes(beside)
         if taken is not None:
             assert open_backend(many, "tensorrt").artefact == taken, name

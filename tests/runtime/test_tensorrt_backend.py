@@ -9,12 +9,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import numpy as np
 import onnx
 import pytest
 from helpers import artefact, assert_one_line, clip_spec, manifest, motion_model
 from helpers_cuda import HostCuda
+from helpers_engine_bundle import head_bundle
 from helpers_engines import built_plan
 from helpers_fake_tensorrt import BUILDERS, flavour_of, use_fake, with_driver
 from onnx import TensorProto, helper, numpy_helper
@@ -25,7 +25,7 @@ from vad_runtime.backends.base import Clips, Options
 from vad_runtime.backends.onnxruntime import OnnxRuntimeBackend
 from vad_runtime.backends.tensorrt import TensorRtBackend
 from vad_runtime.bundle import Bundle, write_bundle
-from vad_runtime.contracts import BackendError, FeatureSpec, NoDriverError, ScoreSpec
+from vad_runtime.contracts import BackendError, NoDriverError, ScoreSpec
 from vad_runtime.engines.adapter import TensorRt, found
 
 FP32 = Options(precision="fp32")
@@ -144,34 +144,10 @@ def test_a_head_of_features_runs_too(monkeypatch: pytest.MonkeyPatch, tmp_path: 
     bench = Bench(monkeypatch, bundle)
     built_plan(bench.has("10.3.0"), bundle, batches=(1, 2))
     backend = bench.open()
-    features = np.random.default_rng(1).normal(size=(3, 4, 6)).astype(np.float32)
+    features = np.random.default_rng(1).normal(size=(3, 4, 16)).astype(np.float32)
     scores = backend.infer(features)["score"]
     backend.close()
-    np.testing.assert_allclose(scores, np.abs(features).mean(axis=2), rtol=1e-5)
-
-
-def head_bundle(folder: Path) -> Bundle:
-    """A graph of features that scores each of four segments by its mean magnitude."""
-    nodes = [
-        helper.make_node("Abs", ["features"], ["size"]),
-        helper.make_node("ReduceMean", ["size", "over"], ["score"], keepdims=0),
-    ]
-    graph = helper.make_graph(
-        nodes,
-        "head",
-        [helper.make_tensor_value_info("features", TensorProto.FLOAT, ["N", 4, 6])],
-        [helper.make_tensor_value_info("score", TensorProto.FLOAT, ["N", 4])],
-        [numpy_helper.from_array(np.array([2], np.int64), "over")],
-    )
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
-    file = folder / "head.onnx"
-    onnx.save(model, file)
-    about = msgspec.structs.replace(
-        manifest(),
-        score=ScoreSpec(per="segment", form="mil", count=4),
-        features=FeatureSpec(segments=4, size=6, normalise=False),
-    )
-    return write_bundle(folder / "head.vad", about, {"fp32": file})
+    np.testing.assert_allclose(scores, features.mean(axis=2), atol=1e-6)
 
 
 def test_scores_that_are_not_finite_are_refused(
@@ -385,6 +361,18 @@ def test_rtx_finds_its_kernels_again_at_the_next_start(bench: Bench, tmp_path: P
     loaded.clear()
     bench.open()
     assert loaded == []
+
+
+def test_kernels_that_another_gpu_has_compiled_are_left_aside(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    built_plan(bench.has("rtx1.7"), bench.bundle)
+    bench.open()
+    with_driver(monkeypatch, sm=89, name="Another GPU")
+    bench.open()
+    assert bench.trt.fake_records.runtime_caches == []
+    bench.open()
+    assert len(bench.trt.fake_records.runtime_caches) == 1
 
 
 # -- refusals ----------------------------------------------------------------------------------

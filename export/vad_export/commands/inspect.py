@@ -22,6 +22,7 @@ from vad_runtime.engines import fit as fits
 from vad_runtime.engines.adapter_base import TITLES
 from vad_runtime.engines.plan_file import (
     BUILD,
+    ENGINE_FOLDER,
     PlanHeader,
     looks_like_onnx,
     read_header,
@@ -115,7 +116,7 @@ def inspected(path: Path, machine: fits.Machine) -> Iterator[Inspected]:
             except VadError as error:
                 yield Inspected(path=path, kind="unusable", problems=(str(error),))
                 return
-            plans = fits.engines_of(path / "engines")
+            plans = fits.engines_of(path / ENGINE_FOLDER)
         for plan in plans:
             yield _plan(plan, machine)
     elif path.suffix == ".onnx" and _is_graph(path):
@@ -161,7 +162,7 @@ def _plan(path: Path, machine: fits.Machine) -> Inspected:
         header=header,
         sidecar=sidecar,
         problems=tuple(problems),
-        differences=tuple(fits.differences(sidecar, None, machine)),
+        differences=tuple(fits.differences(sidecar, machine)),
         notes=tuple(fits.notes(sidecar, machine)),
     )
 
@@ -169,10 +170,10 @@ def _plan(path: Path, machine: fits.Machine) -> Inspected:
 def _bundle_of(plan: Path) -> Bundle | None:
     """Return the bundle in whose `engines` a plan lies; None = it lies elsewhere."""
     folder = plan.absolute().parent
-    if folder.name != "engines" or not (folder.parent / MANIFEST).exists():
+    if folder.name != ENGINE_FOLDER or not (folder.parent / MANIFEST).exists():
         return None
     # As the user wrote it, so that the command to type is short.
-    named = plan.parent.parent if plan.parent.name == "engines" else folder.parent
+    named = plan.parent.parent if plan.parent.name == ENGINE_FOLDER else folder.parent
     try:
         return Bundle.open(named, verify=False)
     except VadError:

@@ -19,7 +19,6 @@ from vad_export.engine.graph_facts import GraphFacts, graph_facts
 from vad_export.engine.legacy import legacy_graph, set_legacy_precision
 from vad_export.engine.monitor import BuildMonitor, watched
 from vad_export.engine.settings import (
-    ENGINE_FOLDER,
     EngineSettings,
     Target,
     free_disk_bytes,
@@ -46,7 +45,7 @@ from vad_runtime import __version__
 from vad_runtime.bundle import Bundle
 from vad_runtime.contracts import Artefact, EngineSidecar, EngineTensor, ExportError
 from vad_runtime.engines.adapter import ParseIssue, TensorRt
-from vad_runtime.engines.plan_file import engine_name
+from vad_runtime.engines.plan_file import ENGINE_FOLDER, engine_name
 from vad_runtime.files import made_folder
 
 Say = Callable[[str], None]
@@ -310,7 +309,7 @@ def _configure(
     for batch in settings.batches if facts.free_batch else ():
         one = facts.inputs[0]
         shape = (batch, *(int(size) for size in one.shape[1:]))
-        lib.add_profile(builder, config, one.name, shape, shape, shape)
+        lib.add_profile(builder, config, one.name, shape)
     if settings.sms:
         lib.set_targets(config, target.sms)
     if settings.level is not None:

@@ -20,13 +20,11 @@ from vad_runtime.contracts import (
 from vad_runtime.contracts.engine import PlanFamily
 from vad_runtime.cuda.driver import CPU_INSTEAD, Gpu, driver, driver_installed, gpu_of, l4t
 from vad_runtime.engines.adapter import TensorRt, found
+from vad_runtime.engines.compare import AMPERE
 
 FlavourChoice = Literal["auto", "tensorrt", "rtx"]
-ENGINE_FOLDER = "engines"
-"""Folder of a bundle that plans lie in."""
 
 _MOST = 2**31 - 1  # sizes are 32-bit numbers in TensorRT 8
-_RTX_FIRST_DEFAULT_SM = 80  # TensorRT-RTX without named targets: Ampere and later
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -244,9 +242,7 @@ def _rtx_target(lib: TensorRt, settings: EngineSettings) -> Target:
         # With a driver that finds no GPU, TensorRT-RTX builds all the same.
         with contextlib.suppress(BackendError):
             gpu, cuda = gpu_of("auto"), driver().cuda
-    sms = tuple(sorted(settings.sms)) or tuple(
-        sm for sm in lib.known_sms() if sm >= _RTX_FIRST_DEFAULT_SM
-    )
+    sms = tuple(sorted(settings.sms)) or tuple(sm for sm in lib.known_sms() if sm >= AMPERE)
     return Target(
         lib=lib,
         gpu=gpu,

@@ -96,11 +96,11 @@ def write_plan(
 def _write(file: Path, content: memoryview) -> str:
     digest = hashlib.sha256()
     flat = content.cast("B")
-    with file.open("wb", buffering=0) as stream:
+    with file.open("wb") as stream:
         for start in range(0, len(flat), _BLOCK):
             block = flat[start : start + _BLOCK]
             digest.update(block)
-            while len(block):  # a raw file may take less than it was given
-                block = block[stream.write(block) :]
+            stream.write(block)
+        stream.flush()
         os.fsync(stream.fileno())  # what a full disk refuses must fail before a name is given
     return digest.hexdigest()

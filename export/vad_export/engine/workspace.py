@@ -7,13 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vad_runtime.contracts.errors import BackendError
-from vad_runtime.cuda.driver import Gpu, free_memory
+from vad_runtime.cuda.driver import Gpu, free_memory, host_memory
 
 MIB = 1 << 20
 LEAST = 64 * MIB
 """Below this, no build is tried again with less."""
 
 _MOST_WITHOUT_GPU = 4 << 30
+_FREE_UNKNOWN = 1 << 30  # bytes, where Linux does not tell
 _REQUESTED = re.compile(r"[Rr]equested (?:size|amount)[^0-9]{0,20}(\d+)")
 _OUT_OF_MEMORY = re.compile(
     r"out ?of ?memory|bad_alloc|could not allocate|unable to allocate|allocation of \d+ bytes",
@@ -40,17 +41,6 @@ class Memory:
     """For people: `of the GPU`, `of this machine`."""
 
 
-def host_free_bytes() -> int:
-    """Return MemAvailable of /proc/meminfo in bytes; 1 GiB where there is no such file."""
-    try:
-        for line in Path("/proc/meminfo").read_text().splitlines():
-            if line.startswith("MemAvailable:"):
-                return int(line.split()[1]) * 1024
-    except (OSError, ValueError, IndexError):
-        pass
-    return 1 << 30
-
-
 def memory_for(gpu: Gpu | None) -> Memory:
     """Return what is free for a build on a GPU, or without one.
 
@@ -58,9 +48,8 @@ def memory_for(gpu: Gpu | None) -> Memory:
         gpu: The GPU that kernels are timed on; None = a build of TensorRT-RTX without a GPU.
     """
     if gpu is None:
-        return Memory(
-            free_bytes=host_free_bytes(), shared=False, on_gpu=False, place="of this machine"
-        )
+        free, _ = host_memory() or (_FREE_UNKNOWN, None)
+        return Memory(free_bytes=free, shared=False, on_gpu=False, place="of this machine")
     free, _ = free_memory(gpu)
     place = "that processor and GPU share" if gpu.integrated else f"of {gpu.name}"
     return Memory(free_bytes=free, shared=gpu.integrated, on_gpu=True, place=place)

@@ -11,6 +11,7 @@ CUDA graph of its own. A graph is replayed only after it has given the same scor
 import contextlib
 import io
 import re
+import warnings
 from collections.abc import Iterator, Mapping
 from functools import partial
 from pathlib import Path
@@ -87,6 +88,7 @@ class OnnxRuntimeCudaBackend:
                 CUDA than the driver knows.
         """
         gpu = gpu_of(device)  # before a library that may end the process without one
+        _preloaded()  # where the provider is a plugin, it is only then in the list
         if cls._PROVIDER not in ort.get_available_providers():
             raise BackendError(
                 f"{cls._NAME}: this onnxruntime {ort.__version__} has no {cls._LABEL} provider. "
@@ -334,11 +336,15 @@ def _preloaded() -> str:
     if preload is None:
         return ""
     said = io.StringIO()
-    with contextlib.redirect_stdout(said):
+    # A build whose provider is a plugin registers it here, and warns if that fails.
+    with contextlib.redirect_stdout(said), warnings.catch_warnings(record=True) as warned:
+        warnings.simplefilter("always")
         preload()
-    failed = re.findall(r"Failed to load (\S+): ", said.getvalue())
-    names = dict.fromkeys(Path(name).name for name in failed)
-    return f"{', '.join(names)} cannot be loaded" if names else ""
+    # First it tries pip's folders, by path, then the loader's, by name: only that one is final.
+    failed = dict.fromkeys(re.findall(r"Failed to load ([^\s/]+): ", said.getvalue()))
+    if failed:
+        return f"{', '.join(failed)} cannot be loaded"
+    return str(warned[0].message).splitlines()[0].rstrip(". ") if warned else ""
 
 
 def _needed() -> str:

@@ -16,7 +16,7 @@ from vad_runtime.contracts.errors import BackendError, NoDriverError, VadError
 from vad_runtime.contracts.manifest import Artefact, PlanChoice, Precision, artefact_precision
 from vad_runtime.cuda.driver import driver_installed, gpu_of
 from vad_runtime.engines.fit import engines_of
-from vad_runtime.engines.plan_file import read_sidecar, sidecar_path
+from vad_runtime.engines.plan_file import ENGINE_FOLDER, read_sidecar, sidecar_path
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -234,7 +234,7 @@ def _precision_of_plans(bundle: Bundle, options: Options) -> Precision:
     Raises:
         BackendError: They are of several, none of them fp32.
     """
-    folder = options.engine or bundle.path / "engines"
+    folder = options.engine or bundle.path / ENGINE_FOLDER
     found: set[Precision] = set()
     for plan in engines_of(folder) if folder.is_dir() else []:
         with contextlib.suppress(BackendError):  # the back end says what is wrong with it

@@ -26,7 +26,7 @@ from vad_runtime.cuda import open_cuda
 from vad_runtime.cuda.base import Cuda
 from vad_runtime.cuda.driver import Gpu, driver, gpu_of
 from vad_runtime.cuda.graphs import GraphCache
-from vad_runtime.engines.adapter import Context, TensorRt, found
+from vad_runtime.engines.adapter import Context, found
 from vad_runtime.engines.fit import Fit, Machine, this_machine
 from vad_runtime.engines.lookup import plan_for
 from vad_runtime.engines.runtime_cache import RuntimeCache, runtime_cache
@@ -93,7 +93,11 @@ class TensorRtBackend:
             rebuild=options.rebuild,
         )
         self._lib = found(fit.flavour)
-        _require_host_code(fit, self._lib, options)
+        if fit.sidecar.host_code and not options.host_code:
+            raise BackendError(
+                f"{fit.plan} carries code that runs on the host. If you trust whoever built it, "
+                "add --host-code; otherwise build it again without."
+            )
         try:
             self._load(fit, gpu, options)
         except BaseException as error:
@@ -148,14 +152,14 @@ class TensorRtBackend:
                 here = driver()
                 facts = (fit.sidecar.sha256, gpu.uuid, gpu.name, here.kernel or here.cuda, lib.name)
                 cache = stack.enter_context(runtime_cache(*facts))
-            for index, shapes in enumerate(profiles):
+            for index, shape in enumerate(profiles):
                 # Each context starts with what those before it have compiled.
                 context = lib.context(
                     self._engine,
                     runtime_cache=cache.data if cache else None,
                     graphs=self._own_graphs,
                 )
-                lane = self._lane(index, context, tuple(shapes[2]), inputs[0], outputs)
+                lane = self._lane(index, context, shape, inputs[0], outputs)
                 self._lanes.append(lane)
                 self._warm_up(lane)
                 if cache:
@@ -334,13 +338,3 @@ def _machine(device: str) -> Machine:
     # A library that is there and does not load is more likely what the user counts on.
     broken = [reason for reason in machine.missing.values() if "does not load" in reason]
     raise BackendError("; ".join(broken) or machine.missing["tensorrt"])
-
-
-def _require_host_code(fit: Fit, lib: TensorRt, options: Options) -> None:
-    if options.host_code and not lib.can.host_code_switch:
-        raise BackendError(f"{lib.name} has no switch for host code. Leave out --host-code.")
-    if fit.sidecar.host_code and not options.host_code:
-        raise BackendError(
-            f"{fit.plan} carries code that runs on the host. If you trust whoever built it, add "
-            "--host-code; otherwise build it again without."
-        )

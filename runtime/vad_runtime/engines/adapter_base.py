@@ -4,7 +4,7 @@ import ctypes
 import re
 import threading
 from collections import deque
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from types import ModuleType
 from typing import Any, Literal
 
@@ -47,12 +47,9 @@ class Features:
     """It builds plans. The lean and dispatch runtimes only load them."""
     parser: bool
     """It reads ONNX files."""
-    strongly_typed: bool
-    """The types in the graph count, so FP16 and INT8 come from the artefact."""
     legacy_precision: bool
-    """FP16 and INT8 are flags of the builder, and the graph is fp32 (8.x)."""
-    calibrators: bool
-    """INT8 ranges come from a calibrator (8.x). Later versions still name them, unused here."""
+    """FP16 and INT8 are flags of the builder, and INT8 ranges come from a calibrator (8.x). Without
+    it the types in the graph are all that counts."""
     monitor: bool
     """The builder tells its progress."""
     version_compatible: bool
@@ -74,10 +71,6 @@ class Features:
     dla: bool
     """It knows the deep-learning accelerator; whether there is one is another question."""
 
-    def names(self) -> list[str]:
-        """Return the names of those that are there, sorted."""
-        return sorted(one.name for one in fields(self) if getattr(self, one.name))
-
 
 def features_of(trt: Any, flavour: Flavour) -> Features:
     """Ask a module for its names.
@@ -97,15 +90,10 @@ def features_of(trt: Any, flavour: Flavour) -> Features:
         has("NetworkDefinitionCreationFlag", "STRONGLY_TYPED")
         or not has("NetworkDefinitionCreationFlag", "EXPLICIT_BATCH")
     )
-    legacy = builder and not typed and has("BuilderFlag", "FP16", "INT8")
     return Features(
         builder=builder,
         parser=has("OnnxParser", "parse_from_file"),
-        strongly_typed=typed,
-        legacy_precision=legacy,
-        calibrators=legacy
-        and has("IBuilderConfig", "int8_calibrator")
-        and has("IInt8EntropyCalibrator2"),
+        legacy_precision=builder and not typed and has("BuilderFlag", "FP16", "INT8"),
         monitor=has("IBuilderConfig", "progress_monitor") and has("IProgressMonitor"),
         version_compatible=builder and classic and has("BuilderFlag", "VERSION_COMPATIBLE"),
         hardware_compatible=classic

@@ -16,8 +16,6 @@ StepComplete = Callable[[str, int], bool]
 PhaseFinish = Callable[[str], None]
 """Called with a phase."""
 
-Shape = Sequence[int]
-
 
 @dataclass(frozen=True, kw_only=True)
 class ParseIssue:
@@ -29,8 +27,6 @@ class ParseIssue:
     """ONNX operator; empty where TensorRT does not say."""
     reason: str
     """TensorRT's words, on one line."""
-    index: int | None = None
-    """Number of the node in the graph, from 0; None where TensorRT does not say."""
 
     def __str__(self) -> str:
         where = " ".join(part for part in (self.operator, self.node) if part)
@@ -172,27 +168,24 @@ class BuildSide(Library):
         """Return settings with TensorRT's defaults."""
         return builder.create_builder_config()
 
-    def add_profile(
-        self, builder: Any, config: Any, name: str, low: Shape, best: Shape, high: Shape
-    ) -> None:
-        """Add an optimisation profile for a network with one input.
+    def add_profile(self, builder: Any, config: Any, name: str, shape: Sequence[int]) -> None:
+        """Add an optimisation profile, for one shape, to a network with one input.
 
         Args:
             builder: From `builder`.
             config: From `config`.
             name: The input.
-            low: Smallest shape.
-            best: The shape to be fast at.
-            high: Largest shape.
+            shape: What it will have.
 
         Raises:
             ExportError: TensorRT refuses it.
         """
         self.fresh_log()
         profile = builder.create_optimization_profile()
-        profile.set_shape(name, tuple(low), tuple(best), tuple(high))
+        low = best = high = tuple(shape)
+        profile.set_shape(name, low, best, high)
         if config.add_optimization_profile(profile) < 0:
-            raise self.failure(f"no profile for input {name} of shape {tuple(best)}", ExportError)
+            raise self.failure(f"no profile for input {name} of shape {best}", ExportError)
 
     def set_workspace(self, config: Any, nbytes: int) -> None:
         """Limit the scratch memory that kernels may use."""
@@ -252,7 +245,7 @@ class BuildSide(Library):
         self.set_flag(config, "GPU_FALLBACK")
 
     def set_calibrator(self, config: Any, calibrator: Any) -> None:
-        """Use a calibrator for INT8; the caller keeps it alive; see `can.calibrators`."""
+        """Use a calibrator for INT8; the caller keeps it alive; see `can.legacy_precision`."""
         config.int8_calibrator = calibrator
 
     def set_timing_cache(self, config: Any, data: bytes | None) -> bool:
@@ -364,16 +357,14 @@ def _issue(error: Any) -> ParseIssue:
         node=name,
         operator=str(_asked(error, "node_operator") or ""),
         reason=reason,
-        index=index if known else None,
     )
 
 
 def _of_nodes(nodes: Sequence[int]) -> ParseIssue:
     numbers = sorted(int(node) for node in nodes)
-    index = numbers[0] if numbers else None
-    name = "" if index is None else f"node {index}"
+    name = f"node {numbers[0]}" if numbers else ""
     count = f" (and {len(numbers) - 1} after it)" if len(numbers) > 1 else ""
-    return ParseIssue(node=name, operator="", reason=f"not supported{count}", index=index)
+    return ParseIssue(node=name, operator="", reason=f"not supported{count}")
 
 
 def _monitor(trt: Any, start: PhaseStart, step: StepComplete, finish: PhaseFinish) -> Any:

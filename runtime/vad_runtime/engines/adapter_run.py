@@ -7,9 +7,6 @@ from vad_runtime.contracts import BackendError, EngineTensor
 from vad_runtime.engines.adapter_base import Library
 from vad_runtime.engines.adapter_build import engine_tensor
 
-ShapeRange = tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]
-"""Smallest, best and largest shape of an input in one profile."""
-
 
 class Context:
     """An execution context: one engine, one profile, one set of addresses at a time.
@@ -139,10 +136,10 @@ class RunSide(Library):
             (inputs if is_input else outputs).append(tensor)
         return inputs, outputs
 
-    def profiles(self, engine: Any, name: str) -> list[ShapeRange]:
-        """Return the shapes that an input may have, for each optimisation profile."""
+    def profiles(self, engine: Any, name: str) -> list[tuple[int, ...]]:
+        """Return the largest shape that an input may have, for each optimisation profile."""
         return [
-            _shape_range(engine.get_tensor_profile_shape(name, i))
+            tuple(int(size) for size in tuple(engine.get_tensor_profile_shape(name, i)[2]))
             for i in range(engine.num_optimization_profiles)
         ]
 
@@ -184,8 +181,3 @@ class RunSide(Library):
             cache = config.create_runtime_cache()
         config.set_runtime_cache(cache)
         return cache
-
-
-def _shape_range(shapes: Sequence[Any]) -> ShapeRange:
-    low, best, high = (tuple(int(size) for size in tuple(shape)) for shape in shapes)
-    return low, best, high

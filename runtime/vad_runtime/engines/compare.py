@@ -89,9 +89,7 @@ class Difference:
         return f"{self.field}: the plan {self.plan}, {self.here}"
 
 
-def differences(
-    sidecar: EngineSidecar, header: PlanHeader | None, machine: Machine
-) -> list[Difference]:
+def differences(sidecar: EngineSidecar, machine: Machine) -> list[Difference]:
     """Return in what a plan does not fit a machine; empty = it fits.
 
     What cannot be known is no difference: without a GPU its compute capability is not compared,
@@ -99,12 +97,9 @@ def differences(
 
     Args:
         sidecar: Of the plan.
-        header: Of the plan, which is held against the sidecar; None = leave that out.
         machine: Where it shall run.
     """
-    found = contradictions(sidecar, header) if header else []
-    found += _library(sidecar, machine)
-    found += _sm(sidecar, machine)
+    found = _library(sidecar, machine) + _sm(sidecar, machine)
     here = _architecture(machine.architecture)
     if _architecture(sidecar.architecture) != here:
         found.append(

@@ -127,7 +127,7 @@ def _require_suits(
             f"{path} was built from another {sidecar.source} than the bundle holds now. "
             f"Build it again with: {rebuild}"
         )
-    found = differences(sidecar, None, machine)
+    found = differences(sidecar, machine)
     if found:
         step = f"Build it here with: {rebuild}"
         if not {"tensorrt", "rtx"} & set(machine.libraries):  # lean and dispatch build nothing

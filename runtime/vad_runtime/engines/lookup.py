@@ -22,9 +22,8 @@ from vad_runtime.engines.fit import (
     rebuild_command,
     require_fit,
 )
-from vad_runtime.engines.plan_file import read_header, read_sidecar
+from vad_runtime.engines.plan_file import ENGINE_FOLDER, read_header, read_sidecar
 
-_PROGRAM = "vad-export"
 _PATIENCE_S = 30.0  # a builder lets go between two steps
 
 
@@ -50,7 +49,7 @@ def plan_for(
     Raises:
         BackendError: There is none, none fits, or the build failed.
     """
-    place = engine or file.parent / "engines"
+    place = engine or file.parent / ENGINE_FOLDER
     command = rebuild_command(file.parent, _former(place, precision), precision, machine)
     digest = _source_sha256(file, manifest)
     try:

@@ -34,6 +34,9 @@ TARGETS = (75, 80, 86, 89, 120, 121)
 LATER_BIT = len(TARGETS)
 """The bit after them: GPUs that came later. Set where a plan was built without named targets."""
 
+ENGINE_FOLDER = "engines"
+"""Folder of a bundle that plans lie in."""
+
 BUILD = "vad-export build-engine BUNDLE"
 """The command to give where the bundle is not known."""
 
