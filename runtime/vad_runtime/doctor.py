@@ -171,7 +171,7 @@ def _bundle_facts(bundle: Bundle, machine: fit.Machine, device: str) -> BundleFa
 
 def _engine(bundle: Bundle, plan: Path, machine: fit.Machine) -> Verdict:
     try:
-        sidecar = read_sidecar(plan)
+        sidecar = read_sidecar(plan, build=fit.rebuild_command(bundle.path, None, None, machine))
         rebuild = fit.rebuild_command(bundle.path, sidecar, None, machine)
         source = bundle.manifest.artefact_of(sidecar.precision)
         if source is None:

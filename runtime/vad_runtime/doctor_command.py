@@ -40,7 +40,9 @@ def doctor(bundle: Path | None, device: str, as_json: bool) -> None:
             click.echo(line)
     if not report.can_run:
         where = "here" if device == "auto" else f"on {device} here"
-        raise BackendError(
-            f"no back end can run {where}; why not stands beside each. For the processor: "
-            "pip install 'vad-edge[openvino]'"
+        step = (
+            "For the processor: vad-run doctor --device cpu"
+            if device.startswith("cuda")
+            else "For the processor: pip install 'vad-edge[openvino]'"
         )
+        raise BackendError(f"no back end can run {where}; why not stands beside each. {step}")

@@ -20,6 +20,7 @@ from helpers_fake_tensorrt import BUILDERS, flavour_of, with_driver
 from vad_calibration.tensorrt_cache import tensorrt_cache_text
 from vad_export.engine.build import engine_from_bundle
 from vad_export.engine.settings import EngineSettings
+from vad_export.engine.workspace import Memory
 from vad_runtime.bundle import Bundle
 from vad_runtime.contracts import (
     BackendError,
@@ -219,17 +220,19 @@ def test_a_plan_gives_the_score_alone_unless_more_is_asked_for(
     assert_one_line(error.value, "--output latent", "embedding", "two.vad")
 
 
-def test_out_of_memory_is_tried_once_more_with_what_was_asked_for(
+def test_too_small_a_workspace_is_tried_once_more_with_most_of_what_is_free(
     bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     trt = use_builder(monkeypatch, "rtx1.7", least_workspace=96 * MIB)
+    free = Memory(free_bytes=1 << 30, shared=False, on_gpu=False, place="here")
+    monkeypatch.setattr("vad_export.engine.build.memory_for", lambda _: free)
     built, said = build(bundle, tmp_path / "out", workspace_bytes=64 * MIB)
     limits = [one["limits"]["WORKSPACE"] for one in trt.fake_records.builds]
-    assert limits == [64 * MIB, 96 * MIB]
+    assert limits == [64 * MIB, 512 * MIB]
     assert built.sidecar.build["tries"] == 2
-    assert built.sidecar.build["workspace_bytes"] == 96 * MIB
+    assert built.sidecar.build["workspace_bytes"] == 512 * MIB
     assert built.sidecar.options["workspace_bytes"] == 64 * MIB
-    assert any("64 MiB" in line and "96 MiB" in line for line in said)
+    assert any("64 MiB" in line and "512 MiB" in line for line in said)
 
 
 def test_out_of_memory_twice_is_one_line(

@@ -166,6 +166,18 @@ def test_a_graph_that_the_parser_refuses_names_the_node(
     assert names_in(tmp_path / "out") == []
 
 
+def test_a_batch_that_is_larger_than_a_tensor_can_be_is_refused(
+    bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trt = use_builder(monkeypatch, "rtx1.7")
+    size = 8 * 32 * 32  # one clip of the bundle
+    most = (2**31 - 1) // size
+    with pytest.raises(ExportError) as error:
+        build(bundle, tmp_path / "out", batches=(1, most + 1))
+    assert_one_line(error.value, "2^31", f"--batch {most} ")
+    assert trt.fake_records.builds == []
+
+
 def test_a_disk_that_is_nearly_full_is_told_before_the_build(
     bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

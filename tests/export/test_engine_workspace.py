@@ -59,6 +59,7 @@ def test_without_memory_nothing_is_built() -> None:
     [
         (GIB, ["OutOfMemory (Requested size was 2147483648 bytes.)"], 4 * GIB, 2 * GIB),
         (GIB, ["OutOfMemory (Requested size was 2147483648 bytes.)"], GIB, None),
+        (4 * GIB, ["OutOfMemory (Requested size was 4299351936 bytes.)"], 23 * GIB, 16 * GIB),
         (2 * GIB, ["OutOfMemory (Requested size was 1000 bytes.)"], 4 * GIB, GIB),
         (2 * GIB, ["cuda error: out of memory"], GIB, GIB // 2),
         (MIB, ["no tactics to implement the operation within workspace limit"], 4 * GIB, 2 * GIB),

@@ -28,6 +28,8 @@ LINES = {
     "device)",
     "lean-stub": "Error Code 1: Internal Error Unexpected call to stub loadRunner for "
     "ReformatRunner",
+    "gpu-memory": "[virtualMemoryBuffer.cpp::resizePhysical::127] Error Code 2: OutOfMemory "
+    "(Requested size was 4294967296 bytes.)",
     "workspace": "Error Code 2: OutOfMemory (Requested size was 525952256 bytes.)",
     "no-implementation": "Error Code 10: Internal Error (Could not find any implementation for "
     "node /conv1/Conv.)",

@@ -1,5 +1,6 @@
 """`vad-export inspect`."""
 
+import contextlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -135,7 +136,10 @@ def _is_graph(path: Path) -> bool:
 
 def _plan(path: Path, machine: fits.Machine) -> Inspected:
     bundle = _bundle_of(path)
-    build = _rebuild(bundle.path, None, machine) if bundle else BUILD
+    former = None
+    with contextlib.suppress(BackendError):  # a damaged plan may have a sidecar that says how
+        former = read_sidecar(path)
+    build = _rebuild(bundle.path, former, machine) if bundle else BUILD
     try:
         header = read_header(path, build=build)
     except BackendError as error:

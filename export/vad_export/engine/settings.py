@@ -1,6 +1,7 @@
 """What an engine shall be, and everything that can be refused before a builder is made."""
 
 import contextlib
+import math
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -311,6 +312,10 @@ def require_options(lib: TensorRt, settings: EngineSettings) -> None:
             )
 
 
+_MOST_ELEMENTS = (1 << 31) - 1
+"""Of a tensor. With more, TensorRT-RTX 1.7.1 does not only refuse: it may end the process."""
+
+
 def require_graph(facts: GraphFacts, settings: EngineSettings) -> None:
     """Refuse a graph that cannot become what is asked for.
 
@@ -332,6 +337,12 @@ def graph_problems(facts: GraphFacts, settings: EngineSettings) -> list[str]:
             found_here.append(
                 f"the input {one.name} leaves {', '.join(free)} open, and an engine of ours fixes "
                 "everything but the batch. Export the bundle again with vad-export onnx."
+            )
+        size = math.prod(int(n) for n in one.shape[1:]) if not free else 0
+        if size * max(settings.batches) >= _MOST_ELEMENTS:
+            found_here.append(
+                f"a batch of {max(settings.batches)} would make the input {one.name} larger than "
+                f"TensorRT's 2^31 elements. Build with --batch {_MOST_ELEMENTS // size} at most."
             )
     fixed = facts.inputs[0].shape[0] if facts.inputs and not facts.free_batch else None
     if fixed is not None and settings.batches != (fixed,):

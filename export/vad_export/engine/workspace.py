@@ -99,10 +99,11 @@ def workspace_bytes(asked: int | None, memory: Memory, say: Callable[[str], None
 def second_workspace(limit: int, lines: list[str], memory: Memory) -> int | None:
     """Return the limit for one more try after a build ran out of memory; None = it is hopeless.
 
-    TensorRT names what a kernel wanted where the limit was too small for it ("Requested size was N
-    bytes"): that much is given if it is free. Where it says only that no kernel fits the limit, the
-    default is tried if that is more. Otherwise the machine had less than the limit, and half of it
-    is tried.
+    TensorRT names a size where the limit was too small ("Requested size was N bytes"). It is where
+    the pool first ran over, not what the build needs in the end (TensorRT-RTX 1.7.1: always 2 MiB
+    more than the limit), so three quarters of what is free are given, as a power of two. Where it
+    says only that no kernel fits the limit, the default is tried if that is more. Otherwise the
+    machine had less than the limit, and half of it is tried.
 
     Args:
         limit: Of the build that failed, bytes.
@@ -112,7 +113,8 @@ def second_workspace(limit: int, lines: list[str], memory: Memory) -> int | None
     text = "\n".join(lines)
     wanted = max((int(size) for size in _REQUESTED.findall(text)), default=0)
     if wanted > limit:
-        return wanted if wanted <= memory.free_bytes else None
+        most = 1 << max((memory.free_bytes * 3 // 4).bit_length() - 1, 0)
+        return max(wanted, most) if wanted <= memory.free_bytes else None
     too_small = _LIMIT_TOO_SMALL.search(text) is not None
     if too_small and default_workspace(memory) > limit:
         return default_workspace(memory)

@@ -28,7 +28,7 @@ _SM_MAJOR = 75
 _SM_MINOR = 76
 
 _NO_DEVICE = 100
-CPU_INSTEAD = "to run on the processor, use --backend openvino"
+CPU_INSTEAD = "to run on the processor, use --backend openvino --device cpu"
 """Ends the messages of `NoDriverError`; commands that run nothing have another step."""
 
 _CAUSES = {

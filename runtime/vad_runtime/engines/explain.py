@@ -101,6 +101,12 @@ EXPLANATIONS: tuple[Explanation, ...] = (
         "Build the engine again with --version-compatible, or install the whole TensorRT.",
     ),
     _known(
+        "gpu-memory",
+        r"resizePhysical",
+        "the GPU's memory ran out",
+        "Close other programs that use the GPU, or give a smaller --batch or --workspace.",
+    ),
+    _known(
         "workspace",
         r"requested size was \d+ bytes|within workspace limit|insufficient workspace",
         "a layer needs more workspace than is allowed",
@@ -160,7 +166,7 @@ EXPLANATIONS: tuple[Explanation, ...] = (
     ),
     _known(
         "profile-shape",
-        r"invalid optimization profiles|does not satisfy any optimization profiles|"
+        r"invalid optimization profiles|does not satisfy any optimization profiles?|"
         r"input dimensions? .{0,80}(?:profile|not satisfied)",
         "an input does not fit the batch sizes that the plan was built for",
         "Build the engine again with the batch sizes that you need: --batch 1,4.",
