@@ -16,6 +16,7 @@ from vad_export.bundles import bundle_from_graph, pass_lines
 from vad_export.fitting import fitted
 from vad_export.threshold import raw_scores, require_enough_frames, scoring_from_normal
 from vad_runtime.backends import open_backend
+from vad_runtime.backends.base import Options
 from vad_runtime.bundle import (
     Bundle,
     require_free_bundle_path,
@@ -133,7 +134,8 @@ def deploy(
     )
     for line in pass_lines(draft):
         say(line)
-    choice = open_backend(draft)
+    # In fp32, as nothing is planned yet: what the plan takes is held against this very threshold.
+    choice = open_backend(draft, options=Options(precision="fp32"))
     say(f"exported and checked; scores from {choice.line}")
     try:
         raw = raw_scores(draft.manifest, choice.backend, normal, segments)

@@ -110,6 +110,14 @@ def sha256_of_file(path: Path) -> str:
     return digest.hexdigest()
 
 
+def sha256_of_graph(file: Path, manifest: Manifest) -> str:
+    """Return the sha256 of a graph: the manifest's, which was verified, or else the file's own."""
+    for artefact in manifest.artefacts.values():
+        if artefact.file == file.name and artefact.sha256:
+            return artefact.sha256
+    return sha256_of_file(file)
+
+
 def _verify(file: Path, artefact: Artefact) -> None:
     try:
         size = file.stat().st_size

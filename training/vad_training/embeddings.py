@@ -17,7 +17,7 @@ import torch
 
 from vad_runtime.bundle import sha256_of_file
 from vad_runtime.contracts import ClipSpec, InputError, SourceError
-from vad_runtime.files import DAMAGED_NPZ, made_folder, whole_file
+from vad_runtime.files import DAMAGED_NPZ, cache_folder, made_folder, whole_file
 from vad_runtime.progress import progress
 from vad_runtime.sources import Pixels
 from vad_training.data.clips import clips_of
@@ -116,10 +116,7 @@ class EmbeddingCache:
 def default_cache_folder() -> Path:
     """Return `$VAD_CACHE`, or `vad-edge/embeddings` in the user's folder for caches."""
     named = os.environ.get("VAD_CACHE")
-    if named:
-        return Path(named)
-    base = os.environ.get("XDG_CACHE_HOME")
-    return (Path(base) if base else Path.home() / ".cache") / "vad-edge" / "embeddings"
+    return Path(named) if named else cache_folder("embeddings")
 
 
 def embeddings_of(

@@ -18,7 +18,7 @@ from vad_runtime.contracts import (
     NoDriverError,
     VadError,
 )
-from vad_runtime.cuda.driver import CPU_INSTEAD, gpu_of
+from vad_runtime.cuda.driver import gpu_of
 from vad_runtime.engines import fit as fits
 from vad_runtime.engines.adapter_base import TITLES
 from vad_runtime.engines.plan_file import (
@@ -80,7 +80,7 @@ def command(ctx: click.Context, paths: tuple[Path, ...], device: str, as_json: b
             gpu_of(device)
         except NoDriverError as error:
             step = "or leave out --device to compare the rest"
-            raise NoDriverError(str(error).replace(CPU_INSTEAD, step)) from None
+            raise NoDriverError(error.reason, step) from None
     machine = fits.this_machine(device)
     found = [one for path in paths for one in inspected(path, machine)]
     if as_json:

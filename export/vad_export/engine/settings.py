@@ -19,7 +19,7 @@ from vad_runtime.contracts import (
     Precision,
 )
 from vad_runtime.contracts.engine import PlanFamily
-from vad_runtime.cuda.driver import CPU_INSTEAD, Gpu, driver, driver_installed, gpu_of, l4t
+from vad_runtime.cuda.driver import Gpu, driver, driver_installed, gpu_of, l4t
 from vad_runtime.engines.adapter import TensorRt, found
 from vad_runtime.engines.compare import AMPERE
 
@@ -197,7 +197,7 @@ def target_for(settings: EngineSettings) -> Target:
         here = driver()  # first of all: without one the bindings crash
     except NoDriverError as error:
         step = f"{lib.name} builds on a GPU; for those of PCs, --flavour rtx builds without one"
-        raise NoDriverError(str(error).replace(CPU_INSTEAD, step)) from None
+        raise NoDriverError(error.reason, step) from None
     gpu = gpu_of("auto")
     return Target(lib=lib, gpu=gpu, sms=(gpu.sm,), later_sms=False, cuda=here.cuda, l4t=l4t())
 

@@ -9,6 +9,7 @@ import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from vad_runtime.bundle import sha256_of_graph
 from vad_runtime.contracts.errors import BackendError
 from vad_runtime.contracts.manifest import Manifest
 from vad_runtime.cuda.driver import Gpu, driver
@@ -65,10 +66,16 @@ def engine_cache(file: Path, manifest: Manifest, gpu: Gpu, versions: Sequence[st
     Raises:
         BackendError: It cannot be made.
     """
-    hashes = [a.sha256 for a in manifest.artefacts.values() if a.file == file.name and a.sha256]
-    content = hashes[0] if hashes else hashlib.sha256(file.read_bytes()).hexdigest()
     known = driver()
-    facts = [content, gpu.uuid, gpu.name, str(gpu.sm), known.cuda, str(known.kernel), *versions]
+    facts = [
+        sha256_of_graph(file, manifest),
+        gpu.uuid,
+        gpu.name,
+        str(gpu.sm),
+        known.cuda,
+        str(known.kernel),
+        *versions,
+    ]
     facts.append(os.environ.get(_OVERRIDE, "0"))  # see fp32_stays_fp32
     key = hashlib.sha256("\n".join(facts).encode()).hexdigest()[:24]
     folder = cache_folder("onnxruntime-trt") / key

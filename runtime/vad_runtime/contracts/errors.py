@@ -43,7 +43,19 @@ class BackendError(VadError):
 
 
 class NoDriverError(BackendError):
-    """There is no NVIDIA driver here, or none that can be used, or it finds no GPU."""
+    """There is no NVIDIA driver here, or none that can be used, or it finds no GPU.
+
+    Args:
+        reason: What is wrong, and how to mend it.
+        instead: What else to do, which depends on the command; None = `reason` is the whole line.
+
+    Attributes:
+        reason: As it was given, for a command with another `instead`.
+    """
+
+    def __init__(self, reason: str, instead: str | None = None) -> None:
+        super().__init__(reason if instead is None else f"{reason}; {instead}.")
+        self.reason = reason
 
 
 class TrainingError(VadError):

@@ -28,8 +28,7 @@ _SM_MAJOR = 75
 _SM_MINOR = 76
 
 _NO_DEVICE = 100
-CPU_INSTEAD = "to run on the processor, use --backend openvino --device cpu"
-"""Ends the messages of `NoDriverError`; commands that run nothing have another step."""
+_CPU_INSTEAD = "to run on the processor, use --backend openvino --device cpu"
 
 _CAUSES = {
     34: "libcuda.so.1 is the toolkit's stub and no driver; take its folder out of LD_LIBRARY_PATH",
@@ -194,8 +193,8 @@ def library() -> ctypes.CDLL:
             _library = ctypes.CDLL(_LIBRARY)
         except OSError as error:
             raise NoDriverError(
-                f"No NVIDIA driver here ({error}). Install it (a container needs `--gpus all`); "
-                f"{CPU_INSTEAD}."
+                f"No NVIDIA driver here ({error}). Install it (a container needs `--gpus all`)",
+                _CPU_INSTEAD,
             ) from None
     return _library
 
@@ -210,17 +209,17 @@ def _asked() -> Driver:
         if result not in (0, _NO_DEVICE):
             cause = _CAUSES.get(result, _UNKNOWN_CAUSE)
             raise NoDriverError(
-                f"The NVIDIA driver does not start: {error_text(result)}: {cause}; {CPU_INSTEAD}."
+                f"The NVIDIA driver does not start: {error_text(result)}: {cause}", _CPU_INSTEAD
             )
         count = 0 if result == _NO_DEVICE else _number(cuda, "cuDeviceGetCount")
         if count == 0:
-            raise NoDriverError(_no_gpu_text())
+            raise NoDriverError(_no_gpu_text(), _CPU_INSTEAD)
         version = _number(cuda, "cuDriverGetVersion")
         gpus = tuple(_gpu(cuda, index) for index in range(count))
     except AttributeError as error:
         raise NoDriverError(
-            f"{_LIBRARY} is no NVIDIA driver, or one that is too old ({error}). "
-            f"Update the driver; {CPU_INSTEAD}."
+            f"{_LIBRARY} is no NVIDIA driver, or one that is too old ({error}). Update the driver",
+            _CPU_INSTEAD,
         ) from None
     except NoDriverError:
         raise
@@ -233,13 +232,9 @@ def _no_gpu_text() -> str:
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     if visible is not None:
         return (
-            f"The NVIDIA driver shows no GPU because of CUDA_VISIBLE_DEVICES={visible!r}. "
-            f"Unset it; {CPU_INSTEAD}."
+            f"The NVIDIA driver shows no GPU because of CUDA_VISIBLE_DEVICES={visible!r}. Unset it"
         )
-    return (
-        "The NVIDIA driver finds no GPU. Check `nvidia-smi` (a container needs `--gpus all`); "
-        f"{CPU_INSTEAD}."
-    )
+    return "The NVIDIA driver finds no GPU. Check `nvidia-smi` (a container needs `--gpus all`)"
 
 
 def _gpu(cuda: ctypes.CDLL, index: int) -> Gpu:

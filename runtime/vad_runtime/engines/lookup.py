@@ -11,7 +11,7 @@ from typing import IO
 
 import click
 
-from vad_runtime.bundle import sha256_of_file
+from vad_runtime.bundle import sha256_of_graph
 from vad_runtime.commands import INTERRUPTED, Interrupted
 from vad_runtime.contracts import BackendError, EngineSidecar, Manifest, Precision
 from vad_runtime.engines.fit import (
@@ -51,7 +51,7 @@ def plan_for(
     """
     place = engine or file.parent / ENGINE_FOLDER
     command = rebuild_command(file.parent, _former(place, precision), precision, machine)
-    digest = _source_sha256(file, manifest)
+    digest = sha256_of_graph(file, manifest)
     try:
         if engine is None or engine.is_dir():
             return find_engine(place, precision, digest, machine, command)
@@ -74,14 +74,6 @@ def _named(plan: Path, precision: Precision, digest: str, machine: Machine, comm
             f"Use --precision {sidecar.precision}, or build one with: {command}"
         )
     return require_fit(plan, machine, source_sha256=digest, rebuild=command)
-
-
-def _source_sha256(file: Path, manifest: Manifest) -> str:
-    """Return the sha256 of the graph: the manifest's, which was verified, or the file's own."""
-    for artefact in manifest.artefacts.values():
-        if artefact.file == file.name and artefact.sha256:
-            return artefact.sha256
-    return sha256_of_file(file)
 
 
 def _former(place: Path, precision: Precision) -> EngineSidecar | None:
