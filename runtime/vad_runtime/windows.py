@@ -69,15 +69,28 @@ class ClipWindow:
 
     def __init__(self, spec: ClipSpec, *, hop: int | None = None) -> None:
         self._spec = spec
-        hop = spec.hop if hop is None else hop
-        if hop < 1 or hop % spec.stride:
-            raise ValueError(f"hop must be a positive multiple of stride {spec.stride}, got {hop}")
-        self._hop = hop // spec.stride
+        self.hop = spec.hop if hop is None else hop
         self._ring = FrameRing(spec.frames, spec.frame_shape)
         self._indices: list[int] = []
         self._seen = 0
         self._kept = 0
         self._in_clips = 0
+
+    @property
+    def hop(self) -> int:
+        """Source frames from one clip to the next; may be changed between two frames.
+
+        Raises:
+            ValueError: The hop is no positive multiple of the stride.
+        """
+        return self._hop * self._spec.stride
+
+    @hop.setter
+    def hop(self, hop: int) -> None:
+        if hop < 1 or hop % self._spec.stride:
+            stride = self._spec.stride
+            raise ValueError(f"hop must be a positive multiple of stride {stride}, got {hop}")
+        self._hop = hop // self._spec.stride
 
     @property
     def empty(self) -> bool:
@@ -99,8 +112,9 @@ class ClipWindow:
         self._indices.append(index)
         del self._indices[: -self._spec.frames]
         self._kept += 1
-        beyond = self._kept - self._spec.frames
-        if beyond < 0 or beyond % self._hop:
+        if self._kept < self._spec.frames:
+            return None
+        if self._in_clips and self._kept - self._in_clips < self._hop:
             return None
         return self._clip()
 

@@ -32,6 +32,9 @@ class Frame:
     damaged: bool = False
     """The decoder could not restore this frame; its pixels are not to be scored."""
 
+    arrived_s: float | None = None
+    """`time.monotonic()` at which a live source had decoded it; None = from a recording."""
+
 
 @dataclass(kw_only=True)
 class SourceStats:

@@ -3,7 +3,7 @@
 import queue
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 from vad_runtime.latency import Stage
@@ -21,14 +21,20 @@ class Prefetch:
         source thread ──frame──► [ bounded queue ] ──frame──► caller
 
     Without pacing a full queue makes the thread wait: nothing is ever lost. With `realtime` each
-    frame becomes available at its own time, as from a camera, and a full queue is emptied: the
-    frame behind it says so in `hole`, and `dropped` counts what was lost.
+    frame becomes available at its own time, as from a camera; with `live` the source is a camera,
+    which has its own pace. In both a full queue is emptied: the frame behind it says so in `hole`,
+    and `dropped` counts what was lost.
+
+    One caller iterates over it, or calls `start` once and then `poll`, which never waits.
 
     Args:
         source: Read in the thread, and only there.
         depth: Frames the queue holds.
         realtime: Pace by the frames' times.
-        stage: Receives the time that each frame took to decode and resize, seconds.
+        live: The source paces itself and must never wait.
+        stage: Receives the time that each frame took to decode and resize, seconds; in a live
+            source the time that it waited for the camera is in it.
+        on_item: Called in the thread when there is something to `poll`.
     """
 
     def __init__(
@@ -37,38 +43,75 @@ class Prefetch:
         *,
         depth: int = 32,
         realtime: bool = False,
+        live: bool = False,
         stage: Stage | None = None,
+        on_item: Callable[[], None] | None = None,
     ) -> None:
         self._source = source
         self._queue: queue.Queue[object] = queue.Queue(maxsize=depth)
         self._realtime = realtime
+        self._lossy = realtime or live
         self._stage = stage
+        self._on_item = on_item
         self._stop = threading.Event()
+        self._thread: threading.Thread | None = None
+        self.ended = False
+        """Whether the last frame has been given out."""
         self.dropped = 0
+
+    def start(self) -> None:
+        """Start the thread, once.
+
+        Raises:
+            RuntimeError: It was started, or stopped, before.
+        """
+        if self._stop.is_set() or self._thread is not None:
+            raise RuntimeError("a Prefetch is read once; open the source again")
+        self._thread = threading.Thread(target=self._read, name="vad-source", daemon=True)
+        self._thread.start()
+
+    @property
+    def waiting(self) -> int:
+        """Frames in the queue, about."""
+        return self._queue.qsize()
+
+    def poll(self) -> Frame | None:
+        """Return the next frame if there is one; an error of the source is raised here, once."""
+        try:
+            return self._frame(self._queue.get_nowait())
+        except queue.Empty:
+            return None
+
+    def _frame(self, item: object) -> Frame | None:
+        if isinstance(item, Frame):
+            return item
+        self.ended = True
+        if isinstance(item, BaseException):
+            raise item
+        return None
 
     def __iter__(self) -> Iterator[Frame]:
         """Yield the source's frames, once; an error of the source is raised here."""
-        if self._stop.is_set():
-            raise RuntimeError("a Prefetch is read once; open the source again")
-        thread = threading.Thread(target=self._read, name="vad-source", daemon=True)
-        thread.start()
+        self.start()
         try:
-            while True:
+            while not self.ended:
                 try:
-                    item = self._queue.get(timeout=0.2)
+                    frame = self._frame(self._queue.get(timeout=0.2))
                 except queue.Empty:
                     if self._stop.is_set():
                         return
                     continue
-                if item is _END:
-                    return
-                if isinstance(item, BaseException):
-                    raise item
-                assert isinstance(item, Frame)
-                yield item
+                if frame is not None:
+                    yield frame
         finally:
-            self._stop.set()
-            thread.join(timeout=5)
+            self.close()
+
+    def close(self, timeout_s: float = 5.0) -> bool:
+        """Stop and wait for the thread; return whether it has ended."""
+        self._stop.set()
+        if self._thread is not None:
+            self._thread.join(timeout_s)
+        return self._thread is None or not self._thread.is_alive()
 
     def stop(self) -> None:
         """End early, as if the source had ended behind the frames that are decoded already.
@@ -90,6 +133,7 @@ class Prefetch:
                         start -= wait - _LONGEST_WAIT_S
                         wait = _LONGEST_WAIT_S
                     self._stop.wait(max(0.0, wait))
+                if self._lossy:
                     self._offer(frame)
                 else:
                     self._put(frame)
@@ -103,6 +147,7 @@ class Prefetch:
     def _offer(self, item: Frame) -> None:
         try:
             self._queue.put_nowait(item)
+            self._tell()
             return
         except queue.Full:
             pass
@@ -115,11 +160,17 @@ class Prefetch:
             except queue.Empty:
                 break
         self._queue.put_nowait(replace(item, hole="frames dropped"))
+        self._tell()
+
+    def _tell(self) -> None:
+        if self._on_item is not None:
+            self._on_item()
 
     def _put(self, item: object) -> None:
         while not self._stop.is_set():
             try:
                 self._queue.put(item, timeout=0.2)
+                self._tell()
                 return
             except queue.Full:
                 continue

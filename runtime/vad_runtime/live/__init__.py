@@ -1,0 +1,1 @@
+"""Cameras that run for months: streams that share engines, deadlines, events."""

@@ -1,0 +1,1 @@
+"""Events on disk, and who still has to hear of them."""
