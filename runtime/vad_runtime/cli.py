@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn, cast, get_args
@@ -14,14 +15,19 @@ from vad_runtime.backends.base import Options, PrecisionChoice
 from vad_runtime.bundle import Bundle
 from vad_runtime.commands import FiniteFloat, Interrupted, run_command
 from vad_runtime.contracts.errors import InputError, VadError
+from vad_runtime.contracts.site import Decoder, Secret, StreamSettings
 from vad_runtime.detector import ScoredFrame
 from vad_runtime.doctor_command import doctor
 from vad_runtime.feature_runs import run_features
 from vad_runtime.features import FeatureFile, find_features
 from vad_runtime.labels import Labels, read_labels
+from vad_runtime.operator_commands import events, export_clips, status
 from vad_runtime.progress import progress
-from vad_runtime.runs import RunOptions, require_video, run_source
+from vad_runtime.runs import RunOptions, refuse_old_results, require_video, run_source
+from vad_runtime.site_commands import check, site
 from vad_runtime.sources import find_sources
+from vad_runtime.sources.address import address_from_text
+from vad_runtime.sources.base import LIVE
 
 _PATH = click.Path(path_type=Path)
 
@@ -175,8 +181,23 @@ def score(bundle: Path, files: tuple[Path, ...], out: Path, offline: bool, **opt
 
 @cli.command()
 @click.argument("bundle", type=_PATH)
-@click.argument("source", type=_PATH)
+@click.argument("source")
 @click.option("-o", "--out", type=_PATH, help="Output folder.  [default: SOURCE's name + .watch]")
+@click.option(
+    "--decoder",
+    type=click.Choice(get_args(Decoder)),
+    default="auto",
+    show_default=True,
+    help="Of a camera or stream. nvdec: on the GPU; gstreamer: OpenCV's. auto: nvdec where FFmpeg "
+    "and a driver offer it.",
+)
+@click.option(
+    "--transport",
+    type=click.Choice(["tcp", "udp"]),
+    default="tcp",
+    show_default=True,
+    help="Of an rtsp:// stream.",
+)
 @click.option(
     "--realtime",
     is_flag=True,
@@ -184,15 +205,29 @@ def score(bundle: Path, files: tuple[Path, ...], out: Path, offline: bool, **opt
 )
 @_output_options
 @_engine_options
-def watch(bundle: Path, source: Path, out: Path | None, realtime: bool, **options: Any) -> None:
+def watch(bundle: Path, source: str, out: Path | None, realtime: bool, **options: Any) -> None:
     """Watch SOURCE with BUNDLE: print alarms as they come, write each row as it is settled.
+
+    SOURCE is a video, a folder of frames, a camera (/dev/video0), a stream (rtsp://, http://, …) or
+    a pipeline ('gst: …'). A stream that is lost is sought again, for ever; vad-run site runs many,
+    and stores and sends alarms.
 
     Ctrl-C ends the watch; rows, overlay and report are complete up to there.
     """
     opened = Bundle.open(bundle)
     require_video(opened)
-    run_options = _run_options(options, live=True, realtime=realtime)
-    folder = out or Path(f"{source.name}.watch")
+    address = address_from_text(source)
+    camera = StreamSettings(
+        source=Secret(source),
+        decoder=cast(Decoder, options["decoder"]),
+        transport=options["transport"],
+    )
+    run_options = replace(
+        _run_options(options, live=True, realtime=realtime), camera=camera, say=click.echo
+    )
+    name = re.sub(r"[^\w.-]+", "_", str(address)).strip("_") if address.live else Path(source).name
+    folder = out or Path(f"{name}.watch")
+    refuse_old_results(folder, run_options.overwrite)  # before an engine is loaded
     choice = _opened_backend(opened, options)
     try:
         report = run_source(opened, choice, source, folder, run_options, _Announcer())
@@ -203,7 +238,8 @@ def watch(bundle: Path, source: Path, out: Path | None, realtime: bool, **option
         raise Interrupted
 
 
-cli.add_command(doctor)
+for command in (doctor, site, check, status, events, export_clips):
+    cli.add_command(command)
 
 
 class _Announcer:
@@ -298,13 +334,19 @@ def _opened_backend(bundle: Bundle, options: dict[str, Any]) -> Choice:
     return choice
 
 
+def _short(source: dict[str, Any]) -> str:
+    """Return the name of a source: of a file its last part."""
+    name: str = source["name"]
+    return name if source["kind"] == LIVE else Path(name).name
+
+
 def _summary(report: dict[str, Any], folder: Path) -> str:
     peak = report["peak"]
     top = f", peak {peak['score']:.2f} at {peak['time_s']:.2f} s" if peak else ""
     lost = report["frames_dropped"] + report["frames_damaged"]
     holes = f", {lost} frames lost" if lost else ""
     line = (
-        f"{Path(report['source']['name']).name}: {report['frames']} frames, "
+        f"{_short(report['source'])}: {report['frames']} frames, "
         f"{report['clips']} clips, {len(report['events'])} alarms{top}{holes} -> {folder}"
     )
     return "\n".join([line, *(f"  note: {note}" for note in report["notes"])])

@@ -12,7 +12,7 @@ from vad_runtime.contracts.manifest import Manifest
 from vad_runtime.events import AlarmState, Event
 from vad_runtime.latency import Stage
 from vad_runtime.scoring import CausalScorer, ClipMean
-from vad_runtime.sources.base import Frame
+from vad_runtime.sources.base import FROZEN, Frame
 from vad_runtime.windows import Clip, ClipWindow, HoleRule
 
 
@@ -29,7 +29,7 @@ class ScoredFrame:
     status: str
     """`scored`, or why not: `warm-up` (too few frames for a clip), `damaged`, `between` (skipped
     by the stride), `context` (the model looks at it, but scores other frames), `skipped` (its clip
-    came too late for its deadline)."""
+    came too late for its deadline), `frozen` (the camera repeats one picture)."""
 
 
 @dataclass(kw_only=True)
@@ -108,7 +108,7 @@ class Detector:
         """Whether no frame has come since the last hole."""
         return self._window.empty
 
-    def run(self, frames: Iterable[Frame], *, nominal_fps: float) -> Iterator[ScoredFrame]:
+    def run(self, frames: Iterable[Frame], *, nominal_fps: float | None) -> Iterator[ScoredFrame]:
         """Score a stream of frames.
 
         Args:
@@ -160,16 +160,20 @@ class Detector:
         if hole is not None:
             yield from self._flush(hole)
         if frame.damaged:
-            yield self._settle(frame, None, "damaged")
+            yield self._settle(frame, None, "frozen" if frame.hole == FROZEN else "damaged")
             return
         clip = self._window.push(frame.index, frame.pixels)
         self._pending.append(frame)
         if clip is not None:
             yield from self._use(clip)
 
-    def end(self) -> Steps:
-        """Settle what is left, and end an alarm that is on. Yields as `feed` does."""
-        yield from self._flush(None)
+    def end(self, cause: str | None = None) -> Steps:
+        """Settle what is left, and end an alarm that is on. Yields as `feed` does.
+
+        Args:
+            cause: Why the window is emptied where the stream may go on; None = it is over.
+        """
+        yield from self._flush(cause)
 
     def _flush(self, cause: str | None) -> Steps:
         if cause is not None and not self._window.empty:

@@ -38,6 +38,11 @@ class AlarmState:
         self.active = False
         """Whether an alarm is on."""
 
+    @property
+    def run(self) -> Event | None:
+        """What may become an alarm or is one: also before it has lasted long enough."""
+        return self._run
+
     def update(self, frame: int, time_s: float, score: float) -> Event | None:
         """Take the next score; return the event that it ended, if any."""
         threshold = self._scoring.threshold

@@ -18,6 +18,7 @@ What can be read, each file holding the features of one video:
 import json
 import math
 import tokenize
+import warnings
 import zipfile
 import zlib
 from dataclasses import dataclass, field
@@ -272,7 +273,10 @@ def _read(path: Path, name: str, modality: Modality) -> VideoFeatures:
         if suffix == ".npz":
             return _read_npz(path, name, modality)
         if suffix == ".npy":
-            array = np.load(path, allow_pickle=False)
+            with warnings.catch_warnings():
+                # Files of Python 2 are as good; NumPy's advice to save them again is not ours.
+                warnings.simplefilter("ignore", UserWarning)
+                array = np.load(path, allow_pickle=False)
         else:
             array = _read_text(path, "," if suffix == ".csv" else None)
     except OSError as error:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import msgspec
 
@@ -17,10 +17,12 @@ from vad_runtime.backends import Choice
 from vad_runtime.bundle import Bundle
 from vad_runtime.commands import deferred_interrupt
 from vad_runtime.contracts.errors import InputError, SourceError
+from vad_runtime.contracts.site import StreamSettings
 from vad_runtime.detector import Counters, Detector, ScoredFrame
 from vad_runtime.files import made_folder, whole_file
 from vad_runtime.labels import Labels, VideoLabels
 from vad_runtime.latency import Stage
+from vad_runtime.live.base import StateChange
 from vad_runtime.machine import library_versions, machine_facts
 from vad_runtime.scoring import ClipMean, offline_scores
 from vad_runtime.sinks import (
@@ -32,11 +34,13 @@ from vad_runtime.sinks import (
     save_plot,
 )
 from vad_runtime.sources import open_source
-from vad_runtime.sources.base import FrameSource
+from vad_runtime.sources.address import address_from_text
+from vad_runtime.sources.base import BEHIND, LIVE, FrameSource
 from vad_runtime.sources.prefetch import Prefetch
 
 if TYPE_CHECKING:
     from vad_runtime.sinks.overlay import OverlayWriter
+    from vad_runtime.sources.live import LiveSource
 
 _ROWS_KEPT_LIVE = 100_000
 _LEAST_COVERAGE = 0.8
@@ -54,6 +58,10 @@ class RunOptions:
     hop: int | None = None
     fps: float | None = None
     """Frame rate of a folder of frames."""
+    camera: StreamSettings | None = None
+    """How a live source is read; None = as in a site file that says nothing."""
+    say: Callable[[str], None] = lambda _: None
+    """Takes a line for each change of a live source's state."""
     overlay: bool = True
     plot: bool = True
     offline: bool = False
@@ -75,7 +83,8 @@ def run_source(
     Args:
         bundle: The opened bundle.
         choice: Its open back end.
-        source_name: A video file or a folder of frames.
+        source_name: A video file or a folder of frames; where `options.live` says so, also what
+            `vad_runtime.sources.address` knows as live, as a text.
         folder: Made if missing.
         options: What to write, and how.
         on_frame: Is called with every settled frame.
@@ -89,16 +98,39 @@ def run_source(
         SourceError: The source cannot be read or is shorter than one clip; nothing is left behind.
     """
     require_video(bundle)
-    source = open_source(
-        source_name, bundle.manifest.clip, fps=options.fps, pictures=options.overlay
-    )
+    source = _opened(source_name, bundle, options)
     truth = options.labels.of(source_name) if options.labels else None
-    with result_folder(folder, overwrite=options.overwrite):
-        if options.live:
-            remove_results(folder)
-            return _Run(bundle, choice, source, folder, options, truth, on_frame).execute()
-        with whole_results(folder) as work:
-            return _Run(bundle, choice, source, work, options, truth, on_frame).execute()
+    try:
+        with result_folder(folder, overwrite=options.overwrite):
+            if options.live:
+                remove_results(folder)
+                return _Run(bundle, choice, source, folder, options, truth, on_frame).execute()
+            with whole_results(folder) as work:
+                return _Run(bundle, choice, source, work, options, truth, on_frame).execute()
+    finally:
+        if source.info.kind == LIVE:  # one that failed before it was read is still connected
+            cast("LiveSource", source).stop()
+
+
+def _opened(name: str | Path, bundle: Bundle, options: RunOptions) -> FrameSource:
+    clip = bundle.manifest.clip
+    address = address_from_text(name) if isinstance(name, str) else None
+    if address is None or not address.live:
+        return open_source(name, clip, fps=options.fps, pictures=options.overlay)
+    from vad_runtime.sources.live import open_live
+
+    def tell(change: StateChange) -> None:
+        reason = f": {change.reason}" if change.reason else ""
+        options.say(f"{address}: {change.state}{reason}")
+
+    return open_live(
+        address,
+        clip,
+        options.camera,
+        pictures=options.overlay,
+        on_state=tell,
+        say=options.say,
+    )
 
 
 def require_video(bundle: Bundle) -> None:
@@ -202,7 +234,13 @@ class _Run:
         self._rows: deque[Row] = deque(maxlen=_ROWS_KEPT_LIVE if options.live else None)
         self._peak: Row | None = None
         self._interrupted = False
-        self._frames = Prefetch(source, realtime=options.realtime, stage=self._decode)
+        self._camera = source.info.kind == LIVE
+        self._frames = Prefetch(
+            source,
+            realtime=options.realtime and not self._camera,
+            live=self._camera,
+            stage=self._decode,
+        )
         self._table = RowWriter(folder, live=options.live, offline=options.offline)
         self._overlay: OverlayWriter | None = None
 
@@ -222,7 +260,8 @@ class _Run:
             raise
 
     def _stream(self) -> None:
-        scored_frames = self._detector.run(self._frames, nominal_fps=self._source.info.fps)
+        fps = None if self._camera else self._source.info.fps
+        scored_frames = self._detector.run(self._frames, nominal_fps=fps)
         # Ctrl-C ends a watch as the end of the source would: what is in the pipeline is settled.
         guard = deferred_interrupt(self._interrupt) if self._options.live else nullcontext()
         with guard:
@@ -309,7 +348,9 @@ class _Run:
             "frames": counters.frames,
             "frames_scored": counters.scored,
             "frames_unscored": counters.unscored,
-            "frames_dropped": self._frames.dropped,
+            "frames_dropped": self._frames.dropped + stats.dropped.get(BEHIND, 0),
+            "frames_dropped_by_source": stats.dropped,
+            "connections": stats.connections,
             "frames_damaged": stats.damaged,
             "undecodable_packets": stats.undecodable_packets,
             "timestamps_repaired": stats.timestamps_repaired,

@@ -1,5 +1,6 @@
 """Frames to clips: a ring, a hop, and no clip across a hole."""
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,18 +16,19 @@ class HoleRule:
 
     Args:
         fps: Nominal frame rate. A step in time of more than four such frames and more than half a
-            second is a hole; less is the jitter of cameras and muxers.
+            second is a hole; less is the jitter of cameras and muxers. None = the source says
+            itself where it has holes, as a live one does, whose rate may change.
     """
 
-    def __init__(self, fps: float) -> None:
-        self._longest_s = max(4 / fps, 0.5)
+    def __init__(self, fps: float | None) -> None:
+        self._longest_s = math.inf if fps is None else max(4 / fps, 0.5)
         self._before_s: float | None = None
 
     def cause(self, frame: Frame) -> str | None:
         """Return why no clip may hold both this frame and the one before, or None."""
         before_s, self._before_s = self._before_s, frame.pts_s
         if frame.damaged:
-            return "damaged frame"
+            return frame.hole or "damaged frame"
         if frame.hole is None and before_s is not None:
             return "jump in time" if frame.pts_s - before_s > self._longest_s else None
         return frame.hole

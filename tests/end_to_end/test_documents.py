@@ -132,6 +132,7 @@ def weights(room: Path, bundle: Path) -> None:
 
 PREPARED: dict[str, tuple[Callable[[Path, Path], None], ...]] = {
     "README.md": (normal, night),
+    "docs/live.md": (site, night),
     "docs/mil.md": (weak_folders,),
     "docs/deployment.md": (own_site,),
     "docs/engines.md": (own_site, night),

@@ -333,6 +333,16 @@ def test_a_file_with_sound_only_is_refused(tmp_path: Path) -> None:
     refusal(write_audio(tmp_path / "sound.wav"), "no video stream")
 
 
+def test_a_film_in_a_codec_that_nobody_knows_is_refused(tiny_video: Path, tmp_path: Path) -> None:
+    content = tiny_video.read_bytes()
+    assert content.count(b"avc1") >= 1
+    path = tmp_path / "odd.mp4"
+    path.write_bytes(content.replace(b"avc1", b"zzzz"))
+    with pytest.raises(SourceError) as caught:
+        open_source(path, clip_spec())
+    assert_one_line(caught.value, "odd.mp4", "no codec that FFmpeg knows")
+
+
 def test_a_path_where_nothing_is_says_so(tmp_path: Path) -> None:
     refusal(tmp_path / "none.mp4", "does not exist")
 

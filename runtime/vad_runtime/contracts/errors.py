@@ -17,9 +17,20 @@ A message names the thing, the reason and the next step. Every other exception i
 keeps its traceback.
 """
 
+import re
+
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]+")
+
 
 class VadError(Exception):
-    """Something a user can put right. Its text is one line that ends with the next step."""
+    """Something a user can put right. Its text is one line that ends with the next step.
+
+    What it quotes (a path, a key of a file) may hold line ends and a terminal's control characters:
+    they are shown as blanks.
+    """
+
+    def __str__(self) -> str:
+        return _CONTROL.sub(" ", super().__str__())
 
 
 class InputError(VadError):

@@ -10,6 +10,19 @@ import numpy.typing as npt
 Pixels = npt.NDArray[np.uint8]
 
 
+LIVE = "live stream"
+"""`SourceInfo.kind` of cameras and streams: no end, and a pace of their own."""
+
+FASTER = "faster than the model"
+"""Cause, in `SourceStats.dropped`, of frames that are left out on purpose."""
+
+BEHIND = "decoder behind"
+"""Cause, there and in `Frame.hole`, of frames that are dropped to catch up with the camera."""
+
+FROZEN = "frozen picture"
+"""`Frame.hole` of the frames, damaged all of them, of a camera that repeats one picture."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Frame:
     """One source frame."""
@@ -44,6 +57,12 @@ class SourceStats:
     damaged: int = 0
     undecodable_packets: int = 0
     timestamps_repaired: int = 0
+    connections: int = 0
+    """How often a live source was connected."""
+    frozen: int = 0
+    """Frames of a live source that repeat a picture for too long; not scored."""
+    dropped: dict[str, int] = field(default_factory=dict)
+    """Frames of a live source that were not given, by cause."""
     holes: dict[str, int] = field(default_factory=dict)
     """How often something was missing, by cause."""
     notes: list[str] = field(default_factory=list)
@@ -57,7 +76,7 @@ class SourceInfo:
     name: str
     """The path or address as the user gave it."""
     kind: str
-    """`video file` or `frame folder`."""
+    """`video file`, `frame folder` or `live stream`."""
     codec: str
     width: int
     """Columns at full size, pixels."""

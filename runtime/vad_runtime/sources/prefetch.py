@@ -25,7 +25,9 @@ class Prefetch:
     which has its own pace. In both a full queue is emptied: the frame behind it says so in `hole`,
     and `dropped` counts what was lost.
 
-    One caller iterates over it, or calls `start` once and then `poll`, which never waits.
+    One caller iterates over it, or calls `start` once and then `poll`, which never waits. A source
+    with a method `stop`, such as a camera, is stopped with it: a read that waits for the network
+    would hold the thread otherwise.
 
     Args:
         source: Read in the thread, and only there.
@@ -77,9 +79,12 @@ class Prefetch:
 
     def poll(self) -> Frame | None:
         """Return the next frame if there is one; an error of the source is raised here, once."""
+        # Asked before the queue is: what the thread left behind is then in the queue for sure.
+        over = self._stop.is_set() and self._thread is not None and not self._thread.is_alive()
         try:
             return self._frame(self._queue.get_nowait())
         except queue.Empty:
+            self.ended = self.ended or over
             return None
 
     def _frame(self, item: object) -> Frame | None:
@@ -107,8 +112,15 @@ class Prefetch:
             self.close()
 
     def close(self, timeout_s: float = 5.0) -> bool:
-        """Stop and wait for the thread; return whether it has ended."""
-        self._stop.set()
+        """Stop the source and wait for the thread; return whether it has ended.
+
+        From any thread but the source's own, any number of times.
+
+        Args:
+            timeout_s: Longest wait, seconds. A thread that still hangs in a read is left behind
+                (it is a daemon and ends with that read).
+        """
+        self.stop()
         if self._thread is not None:
             self._thread.join(timeout_s)
         return self._thread is None or not self._thread.is_alive()
@@ -116,9 +128,12 @@ class Prefetch:
     def stop(self) -> None:
         """End early, as if the source had ended behind the frames that are decoded already.
 
-        Safe from a signal handler.
+        Safe from a signal handler and from any thread, any number of times.
         """
         self._stop.set()
+        stop_source = getattr(self._source, "stop", None)
+        if stop_source is not None:
+            stop_source()
 
     def _read(self) -> None:
         try:
@@ -145,6 +160,8 @@ class Prefetch:
             self._put(error)
 
     def _offer(self, item: Frame) -> None:
+        if item.arrived_s is None:  # a recording in a camera's place has deadlines too
+            item = replace(item, arrived_s=time.monotonic())
         try:
             self._queue.put_nowait(item)
             self._tell()

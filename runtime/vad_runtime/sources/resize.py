@@ -1,6 +1,7 @@
 """From a decoded frame to model size. Training, calibration and the device all call this."""
 
-from typing import TYPE_CHECKING
+import functools
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -10,6 +11,19 @@ from vad_runtime.sources.base import Pixels
 
 if TYPE_CHECKING:
     import av
+
+
+@functools.cache
+def one_thread() -> dict[str, Any]:
+    """Return what PyAV's `reformat` and `to_ndarray` are to be given besides.
+
+    From 17 on each frame has a scaler of its own that starts threads of its own, which live as long
+    as the frame: that takes several times as long as the work, and hundreds of threads where frames
+    wait in queues.
+    """
+    import av
+
+    return {"threads": 1} if int(av.__version__.split(".")[0]) >= 17 else {}
 
 
 def resized(frame: "av.VideoFrame", spec: ClipSpec) -> Pixels:
@@ -33,7 +47,7 @@ def resized(frame: "av.VideoFrame", spec: ClipSpec) -> Pixels:
     if spec.resizer == "exact":
         return _exact(frame, spec)
     target = "gray" if spec.colour == "gray" else "rgb24"
-    small = frame.reformat(spec.width, spec.height, target, interpolation="AREA")
+    small = frame.reformat(spec.width, spec.height, target, interpolation="AREA", **one_thread())
     plane = small.planes[0]
     # PyAV's planes speak the buffer protocol, which its type stubs do not say.
     flat: Pixels = np.frombuffer(plane, np.uint8)  # type: ignore[call-overload]
@@ -48,7 +62,7 @@ def _exact(frame: "av.VideoFrame", spec: ClipSpec) -> Pixels:
         raise SourceError(
             "the exact resizer needs OpenCV. Install it with: pip install 'vad-edge[video]'"
         ) from None
-    pixels = np.asarray(frame.to_ndarray(format="rgb24"), np.uint8)
+    pixels = np.asarray(frame.to_ndarray(format="rgb24", **one_thread()), np.uint8)
     if spec.colour == "gray":
         pixels = np.asarray(cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY), np.uint8)
     shrinks = spec.height <= pixels.shape[0] and spec.width <= pixels.shape[1]

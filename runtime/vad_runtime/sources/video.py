@@ -13,7 +13,7 @@ from av.stream import Disposition
 from vad_runtime.contracts.clip import ClipSpec
 from vad_runtime.contracts.errors import SourceError
 from vad_runtime.sources.base import Frame, Pixels, SourceInfo, SourceStats, no_picture
-from vad_runtime.sources.resize import resized
+from vad_runtime.sources.resize import one_thread, resized
 
 # FFmpeg's own chatter about broken streams would drown ours; what matters is counted in the stats.
 # It is silenced inside FFmpeg: a Python callback needs the GIL, and a decoder thread that logs
@@ -85,9 +85,12 @@ class VideoFile:
             self._container.close()
             raise SourceError(f"{path} holds no video stream. Give a video file.")
         self._stream = films[0]
+        context = self._stream.codec_context
+        if context is None:  # against PyAV's types
+            self._container.close()
+            raise SourceError(f"{path} is in no codec that FFmpeg knows. Convert it, or mend it.")
         self._stream.thread_type = "AUTO"
         rate = self._stream.guessed_rate or self._stream.average_rate
-        context = self._stream.codec_context
         if not context.width or not context.height:
             self._container.close()
             raise SourceError(f"{path} says nothing of its picture size. Give an intact video.")
@@ -186,7 +189,7 @@ class _Picture:
         self._image = image
 
     def __call__(self) -> Pixels:
-        return np.asarray(self._image.to_ndarray(format="rgb24"), np.uint8)
+        return np.asarray(self._image.to_ndarray(format="rgb24", **one_thread()), np.uint8)
 
 
 class FrameFolder:

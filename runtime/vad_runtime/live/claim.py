@@ -1,0 +1,92 @@
+"""One running site per data folder: two would tell every alarm twice."""
+
+import contextlib
+import errno
+import fcntl
+import os
+from pathlib import Path
+
+from vad_runtime.contracts.errors import InputError
+from vad_runtime.files import made_folder
+
+_LOCK = "site.lock"
+_URL = "health.url"
+
+
+class DataFolder:
+    """The data folder of a running site, locked until `release` or the end of the process.
+
+    Args:
+        folder: Made where it is missing.
+
+    Raises:
+        InputError: It cannot be written, or another site runs there.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        made_folder(folder)
+        self.folder = folder
+        self._handle: int | None = None
+        file = folder / _LOCK
+        try:
+            handle = os.open(file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        except OSError as error:
+            raise InputError(
+                f"{file} cannot be opened ({error.strerror}). Check the rights of the data folder."
+            ) from None
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            # Some network file systems have no locks; then nobody can be found out.
+            if error.errno in (errno.EWOULDBLOCK, errno.EACCES):
+                os.close(handle)
+                raise InputError(
+                    f"{folder} is in use by {_owner(file)}. Stop that one, or give this site "
+                    "another data: folder."
+                ) from None
+        self._handle = handle
+        with contextlib.suppress(OSError):  # a full disk must not keep us from starting
+            os.ftruncate(handle, 0)
+            os.pwrite(handle, f"{os.getpid()}\n".encode(), 0)
+
+    def write_url(self, url: str | None) -> None:
+        """Leave word where the site's status is served, for `vad-run status`; None = nowhere."""
+        with contextlib.suppress(OSError):
+            if url is None:
+                (self.folder / _URL).unlink(missing_ok=True)
+            else:
+                (self.folder / _URL).write_text(f"{url}\n", encoding="ascii")
+
+    def release(self) -> None:
+        """Let another site have the folder; a second call does nothing."""
+        handle, self._handle = self._handle, None
+        if handle is not None:
+            self.write_url(None)
+            # The file stays: removing it would let two sites lock two files of one name.
+            with contextlib.suppress(OSError):
+                os.ftruncate(handle, 0)
+            os.close(handle)
+
+
+def running_site(folder: Path) -> str | None:
+    """Return who runs in a data folder, in words; None = nobody, as far as can be told."""
+    file = folder / _LOCK
+    try:
+        handle = os.open(file, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return None
+    try:
+        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError as error:
+        return _owner(file) if error.errno in (errno.EWOULDBLOCK, errno.EACCES) else None
+    finally:
+        os.close(handle)
+    return None
+
+
+def _owner(file: Path) -> str:
+    try:
+        pid = file.read_text(encoding="ascii", errors="replace")[:20].strip()
+    except OSError:
+        pid = ""
+    return f"a running site (process {pid})" if pid.isdecimal() else "another running site"

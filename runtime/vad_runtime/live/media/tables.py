@@ -1,0 +1,109 @@
+"""Rows of every frame of a stream, a file a day: CSV or JSON lines as `vad-run watch` writes."""
+
+import csv
+import io
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+
+from vad_runtime.live.media.disk import RoomyFile
+from vad_runtime.live.media.names import timed_name
+from vad_runtime.live.media.retention import Retention
+from vad_runtime.sinks.rows import Row
+
+_HEADER = "frame,time_s,raw,score,alarm,status\n"
+
+
+class ScoreTable:
+    """Appends a stream's rows to files that start at midnight or with the stream.
+
+    The name holds day and time of the first row. One thread does all of it.
+
+    Args:
+        folder: The data folder.
+        stream: Name of the stream.
+        form: `csv` or `jsonl`.
+        retention: What makes room on the disk.
+        wall: Unix time, seconds.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        stream: str,
+        form: Literal["csv", "jsonl"],
+        *,
+        retention: Retention,
+        wall: Callable[[], float] = time.time,
+    ) -> None:
+        self._folder = folder
+        self._stream = stream
+        self._form = form
+        self._retention = retention
+        self._wall = wall
+        self._file: RoomyFile | None = None
+        self._day = ""
+
+    def write(self, rows: list[Row]) -> None:
+        """Append rows in one write, so that a reader sees whole lines only.
+
+        Raises:
+            OSError: The disk refused them; they are lost, and the next rows begin another file.
+        """
+        now = self._wall()
+        day = time.strftime("%Y-%m-%d", time.localtime(now))
+        if self._file is not None and day != self._day:
+            self.close()
+        text = "".join(map(_csv_line if self._form == "csv" else _json_line, rows))
+        try:
+            if self._file is None:
+                name = timed_name("scores", self._stream, now, f".{self._form}")
+                self._file, self._day = (
+                    RoomyFile(_unused(self._folder / name), self._retention),
+                    day,
+                )
+                self._retention.in_use.add(self._file.path)
+                if self._form == "csv":
+                    text = _HEADER + text
+            self._file.write(text.encode())
+        except OSError:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """Close the file; `write` begins another."""
+        file, self._file = self._file, None
+        if file is not None:
+            self._retention.in_use.discard(file.path)
+            file.close()
+            self._retention.took(file.path)
+
+
+def _unused(path: Path) -> Path:
+    """Return the path, or one beside it: a stream may be opened twice within a second."""
+    number = 1
+    unused = path
+    while unused.exists():
+        number += 1
+        unused = path.with_name(f"{path.stem}-{number}{path.suffix}")
+    return unused
+
+
+def _csv_line(row: Row) -> str:
+    line = io.StringIO()
+    fields = [row.frame, f"{row.time_s:.6f}", _number(row.raw), _number(row.score)]
+    csv.writer(line, lineterminator="\n").writerow([*fields, int(row.alarm), row.status])
+    return line.getvalue()
+
+
+def _json_line(row: Row) -> str:
+    content = msgspec.structs.asdict(row)
+    del content["offline"]
+    return msgspec.json.encode(content).decode() + "\n"
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:.9g}"

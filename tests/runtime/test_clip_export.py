@@ -1,0 +1,200 @@
+"""`vad-run export-clips`: whole or not at all, and nothing from outside the data folder."""
+
+import csv
+import errno
+import os
+import shutil
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from click.testing import CliRunner
+from helpers import assert_one_line
+
+from vad_runtime import operator_commands
+from vad_runtime.contracts.errors import InputError
+from vad_runtime.live import clip_export
+from vad_runtime.live.base import EventChange, EventRecord
+from vad_runtime.live.media import media_names, part_name, peak_name
+from vad_runtime.store.writer import StoreWriter
+
+NOW = 1_800_000_000.0
+
+
+def export(*words: str | Path) -> str:
+    """Run the command in this process and return what it prints."""
+    done = CliRunner().invoke(
+        operator_commands.export_clips, [str(word) for word in words], standalone_mode=False
+    )
+    if done.exception is not None:
+        raise done.exception
+    return done.stdout
+
+
+def event(number: int, **changes: Any) -> EventRecord:
+    plain: dict[str, Any] = {
+        "id": f"0190{number:04d}-0000-7000-8000-0000{number:08d}",
+        "site": "depot",
+        "stream": "gate",
+        "start_s": NOW + 60 * number,
+        "end_s": NOW + 60 * number + 12.4,
+        "peak_s": NOW + 60 * number + 1,
+        "peak_score": 1.8,
+        "threshold": 1.2,
+        "reason": "score of <tiny>.vad",
+        "start_frame": 0,
+        "end_frame": 10,
+        "ended_by": "score",
+    }
+    record = EventRecord(**(plain | changes))
+    snapshot, clip = media_names(record)
+    return msgspec.structs.replace(record, snapshot=snapshot, clip=clip)
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    """A data folder with five events; the second's stream is `yard`, the last one is open."""
+    folder = tmp_path / "data"
+    store = StoreWriter(
+        folder / "vad.db", lambda _: ["people", "hook"], say=lambda _: None, wall=lambda: NOW
+    )
+    for i in range(5):
+        record = event(i, stream="yard" if i == 1 else "gate")
+        opened = msgspec.structs.replace(record, end_s=None, end_frame=None, ended_by=None)
+        assert store.put(EventChange(kind="started", event=opened))
+        if i < 4:
+            assert store.put(EventChange(kind="ended", event=record))
+    assert store.close() == 0
+    return folder
+
+
+class Links(HTMLParser):
+    """Collects what a page links to and shows."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.targets: list[str] = []
+        self.tags: set[str] = set()
+        self.feed(page)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.add(tag)
+        self.targets += [value for name, value in attrs if name in ("href", "src") and value]
+
+
+def put_media(data: Path, *names: str | None) -> None:
+    for name in names:
+        assert name is not None
+        (data / name).parent.mkdir(parents=True, exist_ok=True)
+        (data / name).write_bytes(f"content of {name}".encode())
+
+
+def test_clips_and_pictures_are_copied_with_a_page_and_a_table(data: Path, tmp_path: Path) -> None:
+    first, second = event(0), event(1, stream="yard")
+    assert first.snapshot is not None
+    assert first.clip is not None
+    extra = [peak_name(first.snapshot), part_name(first.clip, 2)]
+    put_media(data, first.snapshot, first.clip, *extra, second.snapshot)
+    out = tmp_path / "for the police"
+    said = export(data, "-o", out)
+    assert "5 events: 5 clips and pictures" in said
+    assert "7 are no longer kept or not there yet" in said
+    page = (out / "index.html").read_text()
+    links = Links(page)
+    assert "script" not in links.tags
+    assert "score of &lt;tiny&gt;.vad" in page
+    for name in (first.snapshot, first.clip, *extra, second.snapshot, "events.csv"):
+        assert name in links.targets
+        assert (out / str(name)).is_file()
+    assert all((out / target).is_file() for target in links.targets)
+    assert (out / first.clip).read_bytes() == (data / first.clip).read_bytes()
+    assert len(list(csv.DictReader((out / "events.csv").read_text().splitlines()))) == 5
+
+
+def test_an_export_takes_the_same_filters(data: Path, tmp_path: Path) -> None:
+    export(data, "-o", tmp_path / "out", "--stream", "yard")
+    (row,) = csv.DictReader((tmp_path / "out" / "events.csv").read_text().splitlines())
+    assert row["stream"] == "yard"
+    with pytest.raises(InputError) as caught:
+        export(data, "-o", tmp_path / "none", "--stream", "nobody")
+    assert_one_line(caught.value, "no such events")
+    assert not (tmp_path / "none").exists()
+
+
+def test_only_an_earlier_export_is_replaced_and_only_when_asked(data: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    export(data, "-o", out)  # an empty folder is free
+    (out / "note.txt").write_text("old")
+    with pytest.raises(InputError) as caught:
+        export(data, "-o", out)
+    assert_one_line(caught.value, "--overwrite")
+    export(data, "-o", out, "--overwrite")
+    assert not (out / "note.txt").exists()
+    home = tmp_path / "home"
+    home.mkdir()
+    (home / "letter.txt").write_text("mine")
+    for place in (home, home / "letter.txt"):
+        with pytest.raises(InputError) as caught:
+            export(data, "-o", place, "--overwrite")
+        assert_one_line(caught.value, "Name another")
+    assert (home / "letter.txt").read_text() == "mine"
+
+
+def test_a_disk_that_is_full_leaves_nothing_and_keeps_the_earlier_export(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put_media(data, event(0).clip)
+    out = tmp_path / "out"
+    export(data, "-o", out)
+    before = sorted(out.rglob("*"))
+
+    def full(source: Path, target: Path) -> None:
+        target.write_bytes(b"half")
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(shutil, "copyfile", full)
+    with pytest.raises(InputError) as caught:
+        export(data, "-o", out, "--overwrite")
+    assert_one_line(caught.value, "No space left", str(out))
+    assert sorted(out.rglob("*")) == before
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["data", "out"]
+
+
+def test_what_retention_removes_while_it_is_copied_counts_as_missing(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put_media(data, event(0).clip, event(0).snapshot)
+    real = shutil.copyfile
+
+    def gone(source: Path, target: Path) -> None:
+        if source.suffix == ".mp4":
+            source.unlink()
+        real(source, target)
+
+    monkeypatch.setattr(shutil, "copyfile", gone)
+    assert "5 events: 1 clips and pictures" in export(data, "-o", tmp_path / "out")
+
+
+def test_a_row_cannot_take_files_from_outside_the_data_folder(tmp_path: Path) -> None:
+    """The database may be damaged, or be another's."""
+    data = tmp_path / "data"
+    data.mkdir()
+    (tmp_path / "key").write_text("secret")
+    (data / "link.jpg").symlink_to(tmp_path / "key")
+    os.mkfifo(data / "pipe.jpg")
+    (data / "good.jpg").write_text("picture")
+    names = ["../key", str(tmp_path / "key"), "link.jpg", "pipe.jpg", ".", "", "a\0b", "x" * 5000]
+    rows = [msgspec.structs.replace(event(i), snapshot=n, clip=n) for i, n in enumerate(names)]
+    assert all(clip_export.media_file(name, data) is None for name in names)
+    good = msgspec.structs.replace(event(99), snapshot="good.jpg", clip=None)
+    done = clip_export.export_clips(
+        [*rows, good], data, tmp_path / "out", table="x", title="<b>&'\""
+    )
+    assert done.files == 1
+    assert done.missing == 2 * len(names)
+    found = {path.name for path in (tmp_path / "out").rglob("*")}
+    assert found == {"index.html", "events.csv", "good.jpg"}
+    assert "&lt;b&gt;&amp;" in (tmp_path / "out" / "index.html").read_text()
