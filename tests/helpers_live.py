@@ -54,6 +54,10 @@ class CameraReader:
         return bisect_right(self._times, self._clock.now) - self._next
 
     @property
+    def stopped(self) -> bool:
+        return self.closed
+
+    @property
     def next_s(self) -> float:
         """When the next item comes."""
         later = bisect_right(self._times, self._clock.now)

@@ -209,8 +209,9 @@ def watch(bundle: Path, source: str, out: Path | None, realtime: bool, **options
     """Watch SOURCE with BUNDLE: print alarms as they come, write each row as it is settled.
 
     SOURCE is a video, a folder of frames, a camera (/dev/video0), a stream (rtsp://, http://, …) or
-    a pipeline ('gst: …'). A stream that is lost is sought again, for ever; vad-run site runs many,
-    and stores and sends alarms.
+    a pipeline ('gst: …'). A camera has to be there at the start; one that is lost later is sought
+    again, for ever. vad-run site runs many, also such as are still off, and stores and sends
+    alarms.
 
     Ctrl-C ends the watch; rows, overlay and report are complete up to there.
     """
@@ -225,7 +226,9 @@ def watch(bundle: Path, source: str, out: Path | None, realtime: bool, **options
     run_options = replace(
         _run_options(options, live=True, realtime=realtime), camera=camera, say=click.echo
     )
-    name = re.sub(r"[^\w.-]+", "_", str(address)).strip("_") if address.live else Path(source).name
+    # A pipeline may be longer than a file's name.
+    live_name = re.sub(r"[^\w.-]+", "_", str(address), flags=re.ASCII)[:100].strip("_")
+    name = live_name if address.live else Path(source).name
     folder = out or Path(f"{name}.watch")
     refuse_old_results(folder, run_options.overwrite)  # before an engine is loaded
     choice = _opened_backend(opened, options)

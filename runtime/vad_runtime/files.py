@@ -24,8 +24,12 @@ DAMAGED_NPZ = (
 """What NumPy raises for a damaged npz file."""
 
 
-def made_folder(path: Path) -> Path:
+def made_folder(path: Path, *, step: str = "Choose another output folder.") -> Path:
     """Make an output folder and check that it can be written.
+
+    Args:
+        path: The folder.
+        step: What the user can do where it cannot.
 
     Raises:
         InputError: It cannot.
@@ -36,10 +40,30 @@ def made_folder(path: Path) -> Path:
         probe.touch()
         probe.unlink()
     except OSError as error:
-        raise InputError(
-            f"{path} cannot be written ({error.strerror}). Choose another output folder."
-        ) from None
+        raise InputError(f"{path} cannot be written ({error.strerror}). {step}") from None
     return path
+
+
+PRIVATE_FILE = 0o640
+"""Mode of a file that shows people: its owner writes, the group reads, others get nothing."""
+
+
+def private_folder(path: Path) -> None:
+    """Make a folder and those above it that are missing, closed to users outside the group.
+
+    One that is there keeps its rights; a stricter umask counts.
+
+    Raises:
+        OSError: It cannot be made.
+    """
+    if not path.is_dir():
+        private_folder(path.parent)
+        path.mkdir(mode=0o750, exist_ok=True)
+
+
+def home_expanded(text: str) -> Path:
+    """Return a path with `~` filled in; where no such home is known, `~name` is a name as any."""
+    return Path(os.path.expanduser(text))  # noqa: PTH111 - Path's own raises RuntimeError
 
 
 def cache_folder(name: str) -> Path:

@@ -17,6 +17,9 @@ class Stage:
 
     Durations fall into buckets of a logarithmic scale from 0.1 µs to 10,000 s, so percentiles are
     right to 1.2 % and memory does not grow; the largest duration is kept exactly, never clipped.
+
+    It is our own and not the package hdrhistogram, since that has no wheel for aarch64, and the
+    device is not to need a compiler.
     """
 
     def __init__(self) -> None:

@@ -17,6 +17,7 @@ from vad_runtime.contracts.errors import InputError
 from vad_runtime.contracts.site import HealthSettings
 from vad_runtime.progress import progress
 from vad_runtime.when import HOW, local, moment
+from vad_runtime.words import counted
 
 if TYPE_CHECKING:
     from vad_runtime.live.base import EventRecord
@@ -49,6 +50,8 @@ class Place:
     title: str
     data: Path
     health: HealthSettings | None
+    streams: tuple[str, ...] | None = None
+    """Those of the site file; None = only the data folder is known."""
 
 
 def place_of(path: Path) -> Place:
@@ -65,7 +68,13 @@ def place_of(path: Path) -> Place:
     from vad_runtime.site_file import read_site
 
     file = read_site(path, secrets=False)
-    return Place(named=str(path), title=file.site.name, data=file.data, health=file.site.health)
+    return Place(
+        named=str(path),
+        title=file.site.name,
+        data=file.data,
+        health=file.site.health,
+        streams=tuple(file.site.streams),
+    )
 
 
 # -- status ----------------------------------------------------------------------------------------
@@ -90,8 +99,14 @@ def status(site: Path, once: bool, as_json: bool, every_s: float) -> None:
     The curve of a stream holds its largest score of each second, the newest on the right. Its scale
     is the alarm's threshold: a bar of the two highest kinds is at it or over it.
 
+    \b
+    ms p50 / p95 of  from a clip's last frame to its score, and the longest allowed
+    left out         clips or frames that were not scored for want of time, or by an error
+    missed           clips that were scored, but later than allowed
+    holes            how often frames were missing, so that the window started anew
+
     Ctrl-C ends it. Exit code 1 if the site is not running.
-    """
+    """  # noqa: D301 - click's mark of a table is a real backspace
     from vad_runtime.live.status_client import asked, status_from_json
     from vad_runtime.live.status_view import plain_lines, view_of
 
@@ -114,7 +129,8 @@ def _where(place: Place) -> "Where":
     try:
         left = urlsplit((place.data / ADDRESS_FILE).read_text().strip())
         if left.hostname and left.port:
-            return Where(site=place.named, host=left.hostname, port=left.port)
+            file = place.streams is not None
+            return Where(site=place.named, host=left.hostname, port=left.port, is_file=file)
     except (OSError, ValueError):
         pass
     if place.health is None:
@@ -237,6 +253,8 @@ def find(
     for name in streams:
         if not name.isascii():  # and SQLite takes no text that is no UTF-8
             raise InputError(f"{name[:80]!a} is no name of a stream. Give one of the site file.")
+    if streams:
+        _require_known(place, streams)
     rows = query.events(
         place.data,
         since=since_s,
@@ -245,10 +263,36 @@ def find(
         open_only=open_only,
         limit=limit + 1 if limit else None,
     )
+    if since_s is not None and since_s > time.time():  # nobody knows what still goes on then
+        rows = [event for event in rows if event.end_s is not None or event.start_s >= since_s]
     more = 0 < limit < len(rows)
     rows = rows[-limit:]
     heard = query.told(place.data, [event.id for event in rows])
     return Found(events=rows, heard=heard, more=more)
+
+
+def _require_known(place: Place, streams: Sequence[str]) -> None:
+    """Refuse a name that is mistyped: "no events" would be a wrong answer.
+
+    Raises:
+        InputError: Neither the site file nor the database knows one of the names.
+    """
+    from vad_runtime.store import query
+
+    known = {*query.counts(place.data), *(place.streams or ())}
+    if not known:
+        return  # a data folder in which nothing has happened yet
+    for name in streams:
+        if name not in known:
+            there = ", ".join(sorted(known))
+            if place.streams is None:
+                raise InputError(
+                    f"{place.named} holds no event of a stream {name[:80]!r}, only of {there}. "
+                    "Give one of these, or the site file, which names all streams."
+                )
+            raise InputError(
+                f"{place.named} has no stream {name[:80]!r}. Give one of these: {there}."
+            )
 
 
 @click.command("events")
@@ -315,8 +359,9 @@ def export_clips(site: Path, out: Path, overwrite: bool, **filters: Any) -> None
             advance=bar.advance,
         )
     gone = f", {done.missing} are no longer kept or not there yet" if done.missing else ""
+    files = counted(done.files, "clip or picture", "clips and pictures")
     click.echo(
-        f"{done.events} events: {done.files} clips and pictures ({done.bytes / 1e6:.1f} MB){gone} "
+        f"{counted(done.events, 'event')}: {files} ({done.bytes / 1e6:.1f} MB){gone} "
         f"-> {out / clip_export.INDEX}"
     )
     _tell_more(found)

@@ -98,25 +98,29 @@ def run_source(
         SourceError: The source cannot be read or is shorter than one clip; nothing is left behind.
     """
     require_video(bundle)
-    source = _opened(source_name, bundle, options)
+    decode = Stage()
+    source = _opened(source_name, bundle, options, decode)
     truth = options.labels.of(source_name) if options.labels else None
     try:
         with result_folder(folder, overwrite=options.overwrite):
             if options.live:
                 remove_results(folder)
-                return _Run(bundle, choice, source, folder, options, truth, on_frame).execute()
+                run = _Run(bundle, choice, source, folder, options, truth, on_frame, decode)
+                return run.execute()
             with whole_results(folder) as work:
-                return _Run(bundle, choice, source, work, options, truth, on_frame).execute()
+                run = _Run(bundle, choice, source, work, options, truth, on_frame, decode)
+                return run.execute()
     finally:
         if source.info.kind == LIVE:  # one that failed before it was read is still connected
             cast("LiveSource", source).stop()
 
 
-def _opened(name: str | Path, bundle: Bundle, options: RunOptions) -> FrameSource:
+def _opened(name: str | Path, bundle: Bundle, options: RunOptions, decode: Stage) -> FrameSource:
     clip = bundle.manifest.clip
     address = address_from_text(name) if isinstance(name, str) else None
     if address is None or not address.live:
-        return open_source(name, clip, fps=options.fps, pictures=options.overlay)
+        pictures, settings = options.overlay, options.camera
+        return open_source(name, clip, fps=options.fps, pictures=pictures, settings=settings)
     from vad_runtime.sources.live import open_live
 
     def tell(change: StateChange) -> None:
@@ -130,6 +134,7 @@ def _opened(name: str | Path, bundle: Bundle, options: RunOptions) -> FrameSourc
         pictures=options.overlay,
         on_state=tell,
         say=options.say,
+        stage=decode,  # the reader's would hold the wait for the camera
     )
 
 
@@ -217,6 +222,7 @@ class _Run:
         options: RunOptions,
         truth: VideoLabels | None,
         on_frame: Callable[[ScoredFrame], None],
+        decode: Stage,
     ) -> None:
         self._bundle, self._choice, self._source = bundle, choice, source
         self._folder, self._options, self._truth = folder, options, truth
@@ -229,7 +235,7 @@ class _Run:
             )
         except ValueError as error:
             raise InputError(f"--hop: {error}. Give another.") from None
-        self._decode, self._sinks = Stage(), Stage()
+        self._decode, self._sinks = decode, Stage()
         # A camera never ends: the picture shows the last hour or so, the tables hold everything.
         self._rows: deque[Row] = deque(maxlen=_ROWS_KEPT_LIVE if options.live else None)
         self._peak: Row | None = None
@@ -239,7 +245,7 @@ class _Run:
             source,
             realtime=options.realtime and not self._camera,
             live=self._camera,
-            stage=self._decode,
+            stage=None if self._camera else decode,
         )
         self._table = RowWriter(folder, live=options.live, offline=options.offline)
         self._overlay: OverlayWriter | None = None
@@ -342,7 +348,7 @@ class _Run:
             "machine": machine_facts(),
             "versions": library_versions(),
             "mode": "watch" if self._options.live else "score",
-            "realtime": self._options.realtime,
+            "realtime": self._options.realtime and not self._camera,
             "interrupted": self._interrupted,
             "source": asdict(self._source.info),
             "frames": counters.frames,

@@ -17,6 +17,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from vad_runtime.contracts.errors import ConfigError
+from vad_runtime.files import home_expanded
 
 _REFERENCE = re.compile(r"\$\$\{|\$\{([^{}]*)\}")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
@@ -61,7 +62,7 @@ def resolved(text: str, folder: Path, environment: Mapping[str, str] | None = No
 def _value(name: str, folder: Path, variables: Mapping[str, str]) -> str:
     kind, colon, rest = name.partition(":")
     if colon and kind == "file" and rest:
-        return _text_of(folder / Path(rest).expanduser(), "file", guarded=True)
+        return _text_of(folder / home_expanded(rest), "file", guarded=True)
     if colon and kind == "credential" and rest:
         return _credential(rest, variables)
     if _VARIABLE.match(name) is None:

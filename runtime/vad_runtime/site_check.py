@@ -1,29 +1,30 @@
 """Everything that can be wrong with a site before it runs: `vad-run check`."""
 
-import socket
+import contextlib
+import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import urlsplit
 
 from vad_runtime.bundle import Bundle
 from vad_runtime.contracts.errors import InputError, SourceError, VadError
 from vad_runtime.contracts.site import (
     LinesSettings,
-    MailSettings,
-    MqttSettings,
     SinkSettings,
     StreamSettings,
-    WebhookSettings,
 )
 from vad_runtime.files import made_folder
-from vad_runtime.live.claim import running_site
+from vad_runtime.live.claim import DATA_STEP, running_file, running_site
 from vad_runtime.live.events import site_scoring
+from vad_runtime.live.media.names import FOLDERS
+from vad_runtime.live.media.retention import free_bytes
 from vad_runtime.live.site_engines import open_bundle, open_engine_of
 from vad_runtime.live.site_streams import absolute, check_stream
-from vad_runtime.site_file import SiteFile, line_of, parse_site
+from vad_runtime.sinks.base import DeliveryError, Sink, TriesOut
+from vad_runtime.site_file import SiteFile, line_of, named_bundles, parse_site
 from vad_runtime.sources.address import masked
+from vad_runtime.words import counted
 
 _AT_ONCE = 8
 _PICTURE_S = 10.0
@@ -55,9 +56,14 @@ def findings(path: Path, *, connect: bool = False) -> Iterator[Finding]:
     for mistake in mistakes:
         yield Finding(text=line_of(path, mistake), wrong=True)
     if file is None:
+        for bundle in named_bundles(path):
+            try:
+                open_bundle(bundle)
+            except VadError as error:
+                yield Finding(text=masked(str(error)), wrong=True)
         return
     streams, sinks = len(file.site.streams), len(file.site.sinks)
-    yield Finding(text=f"{path}: {streams} streams, {sinks} sinks")
+    yield Finding(text=f"{path}: {counted(streams, 'stream')}, {counted(sinks, 'sink')}")
     for finding in _checks(file, connect=connect):
         yield Finding(text=masked(" ".join(finding.text.split())), wrong=finding.wrong)
 
@@ -112,8 +118,13 @@ def _stream(file: SiteFile, name: str, stream: StreamSettings, bundle: Bundle) -
 
 
 def _places(file: SiteFile) -> Iterator[Finding]:
-    yield _tried(f"data folder {file.data}", lambda: made_folder(file.data) and None)
+    yield _tried(f"data folder {file.data}", lambda: _room(file))
     running = running_site(file.data)
+    if running is not None and running_file(file.data) != file.path.resolve():
+        text = f"data folder {file.data} is in use by {running}, which has another site file"
+        yield Finding(
+            text=f"{text}. Stop that one, or name another folder under data:.", wrong=True
+        )
     if running is not None:
         yield Finding(text=f"{running} uses the data folder; its port is not checked")
         return
@@ -129,25 +140,63 @@ def _places(file: SiteFile) -> Iterator[Finding]:
         empty = site_status(site="", started_s=0.0, streams=[], engines=[], parts=[])
         HealthServer(health, lambda: empty).close()
 
-    yield _tried(f"health: {health.host}:{health.port} is free", serve)
+    place = f"{health.host}:{health.port} is free" if health.port else f"any port of {health.host}"
+    yield _tried(f"health: {place}", serve)
+
+
+def _room(file: SiteFile) -> None:
+    """Refuse a data folder that cannot be written, or has no room for clips; leaves no trace."""
+    _require_writable(file.data, DATA_STEP)
+    there = next(one for one in (file.data, *file.data.parents) if one.is_dir())
+    wanted_gb = file.site.retention.free_gb
+    free_gb = (free_bytes(there) + _media_bytes(file.data)) / 1e9  # old clips make room
+    if free_gb < wanted_gb:
+        raise InputError(
+            f"retention.free_gb: {free_gb:.2g} GB are free where {file.data} is, which is less "
+            f"than {wanted_gb:g}: clips would be removed as they are made. Make room."
+        )
+
+
+def _media_bytes(data: Path) -> int:
+    found = 0
+    for file in (file for name in FOLDERS for file in (data / name).rglob("*")):
+        with contextlib.suppress(OSError):  # gone meanwhile
+            found += file.lstat().st_size
+    return found
+
+
+def _require_writable(folder: Path, step: str) -> None:
+    """Refuse a folder in which nothing can be written; one that is missing is not made."""
+    if folder.is_dir():
+        made_folder(folder, step=step)
+        return
+    there = next((one for one in folder.parents if os.path.lexists(one)), folder)
+    if os.path.lexists(folder) or not there.is_dir():
+        raise InputError(f"{folder} cannot be written (Not a directory). {step}")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise InputError(f"{folder} cannot be made (no right to write in {there}). {step}")
+
+
+def _made_sink(file: SiteFile, name: str) -> Sink:
+    from vad_runtime.sinks.make import make_sink
+
+    return make_sink(
+        name,
+        file.site.sinks[name],
+        site=file.site.name,
+        streams=[*file.site.streams],
+        folder=file.folder,
+        data_folder=file.data,
+        say=lambda _line: None,
+        statuses=list,
+    )
 
 
 def _sink(file: SiteFile, name: str, sink: SinkSettings) -> Finding:
     def work() -> None:
-        from vad_runtime.sinks.make import make_sink
-
         if isinstance(sink, LinesSettings):
-            made_folder(file.resolve(sink.file).parent)
-        make_sink(
-            name,
-            sink,
-            site=file.site.name,
-            streams=[*file.site.streams],
-            folder=file.folder,
-            data_folder=file.data,
-            say=lambda _line: None,
-            statuses=list,
-        ).close()
+            _require_writable(file.resolve(sink.file).parent, "Name another file.")
+        _made_sink(file, name).close()
 
     return _tried(f"sink {name}", work, f"sinks.{name}: ")
 
@@ -161,9 +210,8 @@ def _connections(file: SiteFile) -> Iterator[Finding]:
         if absolute(stream.source.reveal(), file.folder).live:
             jobs.append(_camera(file, name, stream))
     for name, sink in file.site.sinks.items():
-        place = _server(sink)
-        if place is not None:
-            jobs.append(_reach(name, *place))
+        if not isinstance(sink, LinesSettings):
+            jobs.append(_reach(file, name))
     with ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="vad-check") as pool:
         yield from pool.map(lambda job: job(), jobs)
 
@@ -190,24 +238,18 @@ def _camera(file: SiteFile, name: str, stream: StreamSettings) -> Callable[[], F
     return lambda: _tried(f"stream {name}: a picture came, ", work, f"streams.{name}: ")
 
 
-def _server(sink: SinkSettings) -> tuple[str, int, float] | None:
-    if isinstance(sink, MailSettings | MqttSettings):
-        return sink.host, sink.port, sink.timeout_s
-    if isinstance(sink, WebhookSettings):
-        address = urlsplit(sink.url.reveal())
-        port = address.port or (443 if address.scheme == "https" else 80)
-        return address.hostname or "", port, sink.timeout_s
-    return None
-
-
-def _reach(name: str, host: str, port: int, timeout_s: float) -> Callable[[], Finding]:
-    def work() -> None:
+def _reach(file: SiteFile, name: str) -> Callable[[], Finding]:
+    def work() -> str | None:
         try:
-            socket.create_connection((host, port), timeout_s).close()
-        except (OSError, UnicodeError) as error:
-            reason = getattr(error, "strerror", None) or str(error) or "no answer"
-            raise InputError(
-                f"sinks.{name}: {host}:{port} cannot be reached ({reason}). Check host and port."
-            ) from None
+            sink = _made_sink(file, name)
+        except (VadError, ModuleNotFoundError):  # told already
+            return "not tried"
+        try:
+            return sink.try_out() if isinstance(sink, TriesOut) else None
+        except DeliveryError as error:
+            # The host may stand in an environment variable; its port says which server is meant.
+            raise InputError(f"{error}. Check the server and the settings.") from None
+        finally:
+            sink.close()
 
-    return lambda: _tried(f"sink {name}: {host}:{port} answers", work)
+    return lambda: _tried(f"sink {name}: ", work, f"sinks.{name}: ")

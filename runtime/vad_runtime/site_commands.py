@@ -1,5 +1,6 @@
 """`vad-run site` and `vad-run check`: a site runs, and what would keep it from running."""
 
+import os
 import signal
 import threading
 import time
@@ -13,6 +14,7 @@ import click
 
 from vad_runtime.commands import INTERRUPTED
 from vad_runtime.contracts.errors import VadError
+from vad_runtime.words import counted
 
 if TYPE_CHECKING:
     from vad_runtime.live.console import Console
@@ -39,7 +41,13 @@ def site(site: Path) -> None:
 
     console, notifier = Console(), Notifier()
     with _signals() as wishes:
-        code = _run(site, console, notifier, wishes)
+        try:
+            code = _run(site, console, notifier, wishes)
+        except KeyboardInterrupt:
+            # Leaving the tidy way while engines still run makes their libraries abort. What is on
+            # disk is whole at any moment.
+            click.echo("Interrupted.", err=True)
+            os._exit(INTERRUPTED)
     click.get_current_context().exit(code)
 
 
@@ -79,8 +87,12 @@ def _run(path: Path, console: "Console", notifier: "Notifier", wishes: _Wishes) 
     running = LiveSite(read_site(path), say=console.say)
     try:
         running.start()
+    except BaseException:  # it has stopped what it had started
+        console.pump()
+        raise
+    try:
         console.say(_started(running))
-        notifier.ready(f"{len(running.file.site.streams)} streams")
+        notifier.ready(_streams(running))
         _loop(running, path, console, notifier, wishes)
     finally:
         _stop(running, console, notifier)
@@ -109,33 +121,70 @@ def _started(running: "LiveSite") -> str:
     site = running.file.site
     served = f", status at {running.url}/status" if running.url else ""
     sinks = f", sinks {', '.join(site.sinks)}" if site.sinks else ", no sinks"
-    return f"{site.name}: {len(site.streams)} streams{sinks}{served}"
+    return f"{site.name}: {_streams(running)}{sinks}{served}"
+
+
+def _streams(running: "LiveSite") -> str:
+    return counted(len(running.file.site.streams), "stream")
 
 
 def _loop(
     running: "LiveSite", path: Path, console: "Console", notifier: "Notifier", wishes: _Wishes
 ) -> None:
     """Print, reload and tell systemd how it is, until the site is to stop."""
-    watchdog_s = notifier.watchdog_s
-    ping_at = status_at = time.monotonic()
+    watchdog, status_at = _Watchdog(running, notifier), time.monotonic()
     while wishes.stop is None and not running.finished.is_set() and not console.gone:
         console.pump(_LOOK_S)
         if wishes.reload:
             wishes.reload = False
-            _reload(running, path, console, notifier)
+            _reload(running, path, console, notifier, watchdog)
+        watchdog.look()
         now = time.monotonic()
-        if watchdog_s is not None and now >= ping_at and running.alive():
-            notifier.alive()
-            ping_at = now + watchdog_s / 3
         if now >= status_at:
             notifier.status(_summary(running))
             status_at = now + _STATUS_S
 
 
-def _reload(running: "LiveSite", path: Path, console: "Console", notifier: "Notifier") -> None:
+class _Watchdog:
+    """Keeps systemd's watchdog quiet while the site's own threads run."""
+
+    def __init__(self, running: "LiveSite", notifier: "Notifier") -> None:
+        self._running, self._notifier = running, notifier
+        self._ping_at = time.monotonic()
+
+    def look(self) -> None:
+        """Tell systemd, if it is time."""
+        longest_s, now = self._notifier.watchdog_s, time.monotonic()
+        if longest_s is not None and now >= self._ping_at and self._running.alive():
+            self._notifier.alive()
+            self._ping_at = now + longest_s / 3
+
+
+def _reload(
+    running: "LiveSite",
+    path: Path,
+    console: "Console",
+    notifier: "Notifier",
+    watchdog: _Watchdog,
+) -> None:
+    """Reload in a thread: an engine may take minutes, in which the watchdog must be kept quiet."""
+    notifier.reloading()
+    bugs: list[Exception] = []
+    thread = threading.Thread(
+        target=_follow, args=(running, path, console, bugs), name="vad-reload", daemon=True
+    )
+    thread.start()
+    while thread.is_alive():
+        console.pump(_LOOK_S)
+        watchdog.look()
+    notifier.ready(_streams(running))
+    if bugs:  # half a change may be done: a new start is better
+        raise bugs[0]
+
+
+def _follow(running: "LiveSite", path: Path, console: "Console", bugs: list[Exception]) -> None:
     from vad_runtime.site_file import read_site
 
-    notifier.reloading()
     try:
         try:
             new = read_site(path)
@@ -145,8 +194,8 @@ def _reload(running: "LiveSite", path: Path, console: "Console", notifier: "Noti
         console.say(f"reload: {running.reload(new).line}")
     except VadError as error:
         console.say(f"reload: nothing was changed: {error}")
-    finally:
-        notifier.ready(f"{len(running.file.site.streams)} streams")
+    except Exception as error:
+        bugs.append(error)
 
 
 def _summary(running: "LiveSite") -> str:
@@ -155,10 +204,10 @@ def _summary(running: "LiveSite") -> str:
     except Exception as error:  # only words for `systemctl status`: no reason to end a site
         return f"status unknown ({type(error).__name__})"
     live = sum(stream.state == "live" for stream in status.streams)
-    trouble = (
-        f"; {len(status.troubles)} troubles, e.g. {status.troubles[0]}" if not status.ok else ""
-    )
-    return f"{live} of {len(status.streams)} streams live{trouble}"[:500]
+    trouble = ""
+    if not status.ok:
+        trouble = f"; {counted(len(status.troubles), 'trouble')}, e.g. {status.troubles[0]}"
+    return f"{live} of {counted(len(status.streams), 'stream')} live{trouble}"[:500]
 
 
 @click.command("check")
@@ -166,14 +215,15 @@ def _summary(running: "LiveSite") -> str:
 @click.option(
     "--connect",
     is_flag=True,
-    help="Ask each camera for a picture, and each server of a sink for a connection. No alert is "
-    "sent.",
+    help="Ask each camera for a picture, and connect and log in to each server of a sink. No alert "
+    "is sent.",
 )
 def check(site: Path, connect: bool) -> None:
     """Say everything that would keep the site file SITE from running, a line each.
 
-    Looks at the file, its secrets, bundles, back ends, recordings, folders and the port. Exit code
-    1 if anything is wrong.
+    Looks at the file, its secrets, bundles, back ends, recordings, decoders, folders, free space
+    and the port, and leaves nothing behind. The site may be running. Exit code 1 if anything is
+    wrong.
     """
     from vad_runtime.site_check import findings
 

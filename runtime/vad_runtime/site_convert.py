@@ -51,6 +51,9 @@ class Converter:
         self.mistakes: list[Mistake] = []
         self.lines: dict[str, int] = {}
         """The line of each value that was read, by its path."""
+        self.built: dict[str, Any] = {}
+        """Settings by their path. What is wrong in them has its default here: for looking for
+        further mistakes, so that one look finds them all."""
 
     def settings(self, node: Node, cls: type[Any]) -> Any | None:
         """Return settings of a class of `contracts.site`, None where something is wrong."""
@@ -132,12 +135,21 @@ class Converter:
                 values[name] = self._value(node.items[name], field.type, _join(path, name))
             elif field.required:
                 self.refuse(path, f"{name} is missing. Add it", node.line)
-        if len(self.mistakes) > before or _BAD in values.values():
-            return _BAD
+        good = {name: value for name, value in values.items() if value is not _BAD}
+        for name in values.keys() - good.keys():
+            if rest := self._built_in(_join(path, name)):
+                good[name] = rest
         try:
-            return wanted.cls(**values)
-        except ValueError as error:
-            return self._bad(node, path, str(error))
+            self.built[path] = wanted.cls(**good)
+        except (TypeError, ValueError) as error:  # without what must be there, told already
+            if len(self.mistakes) == before:
+                self.refuse(path, str(error), node.line)
+        return _BAD if len(self.mistakes) > before else self.built[path]
+
+    def _built_in(self, path: str) -> dict[str, Any]:
+        """Return what was built right below a path, by its name."""
+        parts = ((one.rpartition("."), settings) for one, settings in self.built.items())
+        return {name: settings for (above, _, name), settings in parts if above == path}
 
     def _dict(self, node: Node, wanted: types.DictType, path: str) -> Any:
         if isinstance(node, Scalar) and node.null:

@@ -11,6 +11,7 @@ from pathlib import Path
 from vad_runtime.backends.registry import backend_names
 from vad_runtime.contracts.errors import ConfigError, InputError
 from vad_runtime.contracts.site import (
+    EngineSettings,
     LinesSettings,
     MailSettings,
     MqttSettings,
@@ -20,6 +21,7 @@ from vad_runtime.contracts.site import (
     StreamSettings,
     WebhookSettings,
 )
+from vad_runtime.files import home_expanded
 from vad_runtime.secrets import resolved
 from vad_runtime.site_convert import Converter, Mistake
 from vad_runtime.site_yaml import tree_from_yaml
@@ -44,7 +46,7 @@ class SiteFile:
     @property
     def data(self) -> Path:
         """Folder for the database, clips and snapshots, absolute."""
-        return self.folder / Path(self.site.data).expanduser()
+        return self.resolve(self.site.data)
 
     @property
     def database(self) -> Path:
@@ -57,7 +59,7 @@ class SiteFile:
 
     def resolve(self, path: str) -> Path:
         """Return the absolute form of a path in the file."""
-        return self.folder / Path(path).expanduser()
+        return self.folder / home_expanded(path)
 
 
 def read_site(
@@ -106,11 +108,24 @@ def parse_site(
 
     converter = Converter(fill, secrets=secrets)
     site = converter.settings(tree, Site)
-    if isinstance(site, Site):
-        _check(site, converter, secrets=secrets)
-        if not converter.mistakes:
-            return SiteFile(site=site, folder=folder, path=path), []
+    _check(converter, secrets=secrets)
+    if isinstance(site, Site) and not converter.mistakes:
+        return SiteFile(site=site, folder=folder, path=path), []
     return None, sorted(converter.mistakes, key=lambda mistake: mistake.line)
+
+
+def named_bundles(path: Path) -> list[Path]:
+    """Return the bundles that a site file names whatever else is wrong with it, absolute.
+
+    Raises:
+        InputError: The file cannot be read.
+        ConfigError: It is no YAML.
+    """
+    folder = path.absolute().parent
+    converter = Converter(lambda text: resolved(text, folder, None))
+    converter.settings(tree_from_yaml(_content(path), str(path)), Site)
+    named = (getattr(settings, "bundle", None) for settings in converter.built.values())
+    return list(dict.fromkeys(folder / home_expanded(name) for name in named if name))
 
 
 def line_of(path: Path, mistake: Mistake) -> str:
@@ -134,28 +149,38 @@ def _content(path: Path) -> bytes:
         raise InputError(f"{path} cannot be read ({reason}). Check its rights.") from None
 
 
-def _check(site: Site, converter: Converter, *, secrets: bool) -> None:
+def _check(converter: Converter, *, secrets: bool) -> None:
     """Note what is wrong beyond types: what contradicts something else, or could never work."""
-    refuse = converter.refuse
-    if site.engine.backend not in ("auto", *backend_names()):
-        names = ", ".join(backend_names())
-        refuse("engine.backend", f"no back end is called that. Use auto or one of: {names}")
-    if _DEVICE.match(site.engine.device) is None:
-        refuse("engine.device", "is no device. Use auto, cpu, cuda or cuda:1")
-    if not site.data.strip():
-        refuse("data", "is empty. Name a folder")
-    for name, stream in site.streams.items():
-        where = f"streams.{name}"
-        if not (stream.bundle or site.bundle):
-            refuse(where, "no bundle. Add bundle: here, or at the top for all streams")
-        _check_source(stream, where, converter, secrets=secrets)
-    for name, sink in site.sinks.items():
-        _check_sink(sink, f"sinks.{name}", converter, secrets=secrets)
-        for stream_name in sink.streams or []:
-            if stream_name not in site.streams:
-                have = ", ".join(list(site.streams)[:8])
-                text = f"no stream {stream_name[:60]!r} here. Use some of: {have}"
-                refuse(f"sinks.{name}.streams", text)
+    refuse, lines, built = converter.refuse, converter.lines, converter.built
+    site_wide = "bundle" in lines and getattr(built.get(""), "bundle", None) != ""
+    streams = [path.partition(".")[2] for path in lines if re.match(r"streams\.[^.]+\Z", path)]
+    for where, settings in built.items():
+        if isinstance(settings, Site) and not settings.data.strip():
+            refuse("data", "is empty. Name a folder")
+        elif isinstance(settings, EngineSettings):
+            _check_engine(settings, converter)
+        elif isinstance(settings, StreamSettings):
+            own = f"{where}.bundle" in lines and settings.bundle != ""
+            if not own and not site_wide:
+                refuse(where, "no bundle. Add bundle: here, or at the top for all streams")
+            _check_source(settings, where, converter, secrets=secrets)
+        elif isinstance(settings, SinkSettings):
+            _check_sink(settings, where, converter, secrets=secrets)
+            for name in settings.streams or []:
+                if name not in streams:
+                    have = ", ".join(streams[:8])
+                    text = f"no stream {name[:60]!r} here. Use some of: {have}"
+                    refuse(f"{where}.streams", text)
+
+
+def _check_engine(engine: EngineSettings, converter: Converter) -> None:
+    # `fake` is for tests.
+    names = [name for name in backend_names() if name != "fake"]
+    if engine.backend not in ("auto", "fake", *names):
+        text = f"no back end is called that. Use auto or one of: {', '.join(names)}"
+        converter.refuse("engine.backend", text)
+    if _DEVICE.match(engine.device) is None:
+        converter.refuse("engine.device", "is no device. Use auto, cpu, cuda or cuda:1")
 
 
 def _check_source(
@@ -172,6 +197,9 @@ def _check_source(
         return
     if stream.loop and address.live:
         converter.refuse(f"{where}.loop", "only a recording can start over. Remove it")
+    if stream.decoder in ("nvdec", "gstreamer") and not address.live:
+        text = "is of cameras; a recording is decoded in software. Remove it"
+        converter.refuse(f"{where}.decoder", text)
 
 
 def _check_sink(sink: SinkSettings, where: str, converter: Converter, *, secrets: bool) -> None:
@@ -190,9 +218,10 @@ def _check_login(
 ) -> None:
     if not host.strip() or any(c.isspace() or c in "/@" for c in host):
         converter.refuse(f"{where}.host", "is no host. Write a name or an address alone")
-    if password is not None and user is None:
+    lines = converter.lines  # what is there and wrong is told already
+    if password is not None and f"{where}.user" not in lines:
         converter.refuse(f"{where}.password", "a password without user. Add user")
-    if user is not None and password is None:
+    if user is not None and f"{where}.password" not in lines:
         converter.refuse(f"{where}.user", "a user without password. Add password")
 
 

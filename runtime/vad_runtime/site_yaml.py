@@ -4,6 +4,7 @@ Every plain scalar stays the text that it is; what it means is decided by the ty
 there (`site_convert`), so that `no`, `08` and `12:30` never turn into something else.
 """
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
@@ -78,6 +79,11 @@ def tree_from_yaml(content: bytes, where: str) -> Node:
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         line = mark.line + 1 if mark is not None else 1
+        for number, here in enumerate(text.split("\n")[:line], 1):
+            if re.match(r" *\t\s*[^\s#]", here):  # PyYAML stumbles over it some lines later
+                raise ConfigError(
+                    f"{where}:{number}: no YAML (a tab cannot indent). Write spaces."
+                ) from None
         step = "Check indents and quotes"
         if any("${" in here for here in text.split("\n")[line - 1 : line]):
             step = 'Within {…} and […] YAML wants quotes: "${NAME}"'

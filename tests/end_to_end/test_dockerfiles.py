@@ -136,8 +136,9 @@ def test_what_an_image_runs_is_run_in_the_tests_of_the_documents(name: str) -> N
 
 def test_commands_that_the_page_shows_are_run_elsewhere() -> None:
     (block,) = blocks_of(Path("deploy/README.md"))
-    shown = set(re.findall(r"(?:vad-edge:cpu|^ +)\s*(watch|build-engine)\b", block.text, re.M))
-    assert shown == {"watch", "build-engine"}
+    commands = r"(?:vad-edge:\w+|^ +)\s*(watch|build-engine|site)\b"
+    shown = set(re.findall(commands, block.text, re.M))
+    assert shown == {"watch", "build-engine", "site"}
     documents = [path.relative_to(ROOT) for path in ROOT.glob("docs/*.md")]
     run = "\n".join(b.text for path in documents for b in blocks_of(path) if b.reason is None)
     for command in shown:

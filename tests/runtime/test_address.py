@@ -98,6 +98,7 @@ def test_credentials_are_masked_wherever_they_stand(text: str, shown: str) -> No
         "rtsp://[fe80::1]:554/a",
         "http://cam/a@2x.mjpg",
         "/data/films/a.mp4",
+        "stream gate: rtsp://cam:554/live, alarm from 0.5",
         "videotestsrc pattern=ball keyframe=3 ! monkey=1",
     ],
 )

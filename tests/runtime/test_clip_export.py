@@ -1,5 +1,6 @@
 """`vad-run export-clips`: whole or not at all, and nothing from outside the data folder."""
 
+import contextlib
 import csv
 import errno
 import os
@@ -17,7 +18,9 @@ from vad_runtime import operator_commands
 from vad_runtime.contracts.errors import InputError
 from vad_runtime.live import clip_export
 from vad_runtime.live.base import EventChange, EventRecord
+from vad_runtime.live.claim import DataFolder
 from vad_runtime.live.media import media_names, part_name, peak_name
+from vad_runtime.store.database import Database
 from vad_runtime.store.writer import StoreWriter
 
 NOW = 1_800_000_000.0
@@ -118,7 +121,7 @@ def test_an_export_takes_the_same_filters(data: Path, tmp_path: Path) -> None:
     (row,) = csv.DictReader((tmp_path / "out" / "events.csv").read_text().splitlines())
     assert row["stream"] == "yard"
     with pytest.raises(InputError) as caught:
-        export(data, "-o", tmp_path / "none", "--stream", "nobody")
+        export(data, "-o", tmp_path / "none", "--until", "2020-01-01")
     assert_one_line(caught.value, "no such events")
     assert not (tmp_path / "none").exists()
 
@@ -175,7 +178,7 @@ def test_what_retention_removes_while_it_is_copied_counts_as_missing(
         real(source, target)
 
     monkeypatch.setattr(shutil, "copyfile", gone)
-    assert "5 events: 1 clips and pictures" in export(data, "-o", tmp_path / "out")
+    assert "5 events: 1 clip or picture" in export(data, "-o", tmp_path / "out")
 
 
 def test_a_row_cannot_take_files_from_outside_the_data_folder(tmp_path: Path) -> None:
@@ -189,7 +192,10 @@ def test_a_row_cannot_take_files_from_outside_the_data_folder(tmp_path: Path) ->
     names = ["../key", str(tmp_path / "key"), "link.jpg", "pipe.jpg", ".", "", "a\0b", "x" * 5000]
     rows = [msgspec.structs.replace(event(i), snapshot=n, clip=n) for i, n in enumerate(names)]
     assert all(clip_export.media_file(name, data) is None for name in names)
-    good = msgspec.structs.replace(event(99), snapshot="good.jpg", clip=None)
+    bad = "'\"><script>"
+    good = msgspec.structs.replace(
+        event(99), snapshot="good.jpg", clip=None, id=bad, stream=bad, reason=bad
+    )
     done = clip_export.export_clips(
         [*rows, good], data, tmp_path / "out", table="x", title="<b>&'\""
     )
@@ -197,4 +203,30 @@ def test_a_row_cannot_take_files_from_outside_the_data_folder(tmp_path: Path) ->
     assert done.missing == 2 * len(names)
     found = {path.name for path in (tmp_path / "out").rglob("*")}
     assert found == {"index.html", "events.csv", "good.jpg"}
-    assert "&lt;b&gt;&amp;" in (tmp_path / "out" / "index.html").read_text()
+    page = (tmp_path / "out" / "index.html").read_text()
+    assert "&lt;b&gt;&amp;" in page
+    assert "script" in page
+    assert not {"script", "b"} & Links(page.replace("<b>", "").replace("</b>", "")).tags
+
+
+def test_database_lock_and_export_are_closed_to_others(tmp_path: Path) -> None:
+    before = os.umask(0)
+    try:
+        mine = DataFolder(tmp_path / "site" / "data")
+        mine.write_url("http://127.0.0.1:1")
+        with contextlib.closing(Database(mine.folder / "vad.db")) as database:
+            assert database.read("SELECT 1")
+        snapshot = mine.folder / (event(0).snapshot or "")
+        snapshot.parent.mkdir(parents=True, mode=0o750)
+        snapshot.touch(0o640)
+        clip_export.export_clips(
+            [event(0)], mine.folder, tmp_path / "night", table="a\n", title="night"
+        )
+        mine.release()
+    finally:
+        os.umask(before)
+    made = [path for top in ("site", "night") for path in (tmp_path / top).rglob("*")]
+    modes = {path.name: path.stat().st_mode & 0o777 for path in made}
+    assert {modes[name] for name in ("vad.db", "site.lock", "index.html", "events.csv")} == {0o640}
+    folders = (tmp_path / "site", mine.folder, tmp_path / "night")
+    assert {folder.stat().st_mode & 0o777 for folder in folders} == {0o750}

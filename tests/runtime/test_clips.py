@@ -1,8 +1,10 @@
 """Clips of events, cut from packets as the camera sent them."""
 
 import dataclasses
+import os
 import time
 from collections.abc import Callable, Iterator
+from datetime import datetime
 from pathlib import Path
 
 import av
@@ -17,7 +19,9 @@ from vad_runtime.detector import ScoredFrame
 from vad_runtime.live.base import EventChange, EventRecord
 from vad_runtime.live.media import media_names, part_name
 from vad_runtime.live.media.clips import Clip, PacketSource
+from vad_runtime.live.media.films import HourlyFilm
 from vad_runtime.live.media.headers import parameter_sets
+from vad_runtime.live.media.intake import Intake, Shot
 from vad_runtime.live.media.recorder import MediaRecorder
 from vad_runtime.live.media.retention import Retention
 from vad_runtime.sinks.rows import read_rows
@@ -248,6 +252,25 @@ def test_a_camera_whose_clock_was_set_begins_a_second_part(film: Path, cut: Cut)
     assert shown_s(second)[-1] < 3.0
 
 
+def test_a_packet_whose_time_of_decoding_is_nonsense_costs_no_clip(film: Path, cut: Cut) -> None:
+    template, packets = recorded(film)
+    packets[40] = dataclasses.replace(packets[40], dts_s=1e17)
+    packets[41] = dataclasses.replace(packets[41], dts_s=-1e17)
+    (clip,) = cut(template, packets, 2.0, 4.0)
+    assert np.allclose(np.diff(shown_s(clip)), 1 / FPS, atol=1e-3)
+
+
+def test_pictures_stay_in_order_where_the_first_packets_do_not_say_when_to_decode(
+    film: Path, cut: Cut
+) -> None:
+    """As RTSP gives them, here with B-frames."""
+    template, packets = recorded(film)
+    assert [p.pts_s for p in packets] != sorted(p.pts_s for p in packets)
+    packets[:5] = [dataclasses.replace(packet, dts_s=None) for packet in packets[:5]]
+    (clip,) = cut(template, packets, 0.0, 2.0)
+    assert np.allclose(np.diff(shown_s(clip)), 1 / FPS, atol=1e-3)
+
+
 def test_an_event_older_than_the_ring_gets_what_there_is(film: Path, cut: Cut) -> None:
     template, packets = recorded(film)
     (path,) = cut(template, packets[3 * FPS :], 1.0, 5.0)
@@ -381,6 +404,58 @@ def test_the_recorder_writes_the_clip_of_an_event_in_its_own_thread(
     assert media.health().ok
 
 
+@pytest.mark.parametrize("step_s", [-3600.0, 3600.0])
+def test_a_clock_that_is_set_in_the_middle_of_an_event_moves_no_end_of_its_clip(
+    film: Path, tmp_path: Path, step_s: float
+) -> None:
+    now_s, wall_s = 1000.0, [WALL_S]
+    template, packets = recorded(film, at_s=now_s - 6.0)
+    ring = PacketRing(60.0)
+    for packet in packets:
+        ring.add(packet)
+    media = MediaRecorder(
+        tmp_path,
+        MediaSettings(pre_s=0.5, post_s=0.3),
+        RetentionSettings(free_gb=0.0),
+        say=pytest.fail,
+        clock=lambda: now_s,
+        wall=lambda: wall_s[0],
+    )
+    media.stream_opened(
+        "gate", ring=ring, template=lambda: template, info=info, scoring=Scoring(threshold=1.2)
+    )
+    begun = event(start_s=WALL_S - 3.0)
+    media.event(EventChange(kind="started", event=begun))
+    wall_s[0] += step_s
+    done = event(start_s=WALL_S - 3.0, end_s=WALL_S - 2.0)
+    media.event(EventChange(kind="ended", event=done))
+    media.close()
+    # From the key frame of second 2 to 4 s and the post-roll: not to the last packet at 8 s.
+    assert len(decoded(tmp_path / media_names(done)[1])) == pytest.approx(2.3 * FPS, abs=1)
+
+
+def test_a_bug_with_one_stream_costs_the_others_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lines: list[str] = []
+    media = MediaRecorder(
+        tmp_path, MediaSettings(clips=False), RetentionSettings(free_gb=0.0), say=lines.append
+    )
+    for name in ("gate", "yard"):
+        media.stream_opened(
+            name, ring=None, template=lambda: None, info=info, scoring=Scoring(threshold=1.2)
+        )
+    monkeypatch.setitem(media._streams["gate"].__dict__, "work", lambda: 1 / 0)
+    picture = next(iter(moving_blob(1)))
+    shot = scored(0, picture, score=2.0, arrived_s=None)
+    assert eventually(lambda: bool(lines))
+    assert "media of gate (ZeroDivisionError)" in media.health().trouble
+    yard = event("yard", start_s=time.time())
+    media.event(EventChange(kind="started", event=yard), shot)
+    assert eventually((tmp_path / media_names(yard)[0]).exists)
+    media.close()
+
+
 def test_closing_completes_the_clip_of_an_event_that_goes_on(
     film: Path, tmp_path: Path, recorder: Open
 ) -> None:
@@ -451,16 +526,87 @@ def test_a_film_and_a_table_of_scores_are_kept_where_asked(tmp_path: Path, recor
     assert times[0] == pytest.approx(0.0, abs=0.01)
 
 
-def test_the_next_start_removes_what_a_killed_site_left_unfinished(
-    tmp_path: Path,
+def test_the_hour_that_comes_twice_in_autumn_gives_two_films(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    left = tmp_path / "clips" / "2026-11-22" / "gate-1.mp4.part"
-    left.parent.mkdir(parents=True)
-    left.write_bytes(b"half")
-    lines: list[str] = []
-    media = MediaRecorder(
-        tmp_path, MediaSettings(), RetentionSettings(free_gb=0.0), say=lines.append
-    )
+    monkeypatch.setenv("TZ", "Europe/Berlin")
+    time.tzset()
+    try:
+        now = [1_792_886_400.0]  # 2026-10-25 02:00 summer time
+        film = HourlyFilm(
+            tmp_path,
+            "gate",
+            info,
+            Scoring(threshold=1.2),
+            retention=Retention(tmp_path, RetentionSettings(free_gb=0.0), say=pytest.fail),
+            wall=lambda: now[0],
+        )
+        for i, picture in enumerate(moving_blob(6)):
+            now[0] += 3600.0 * (i == 3)
+            film.write(scored(i, picture, score=0.1, arrived_s=None))
+        film.close()
+    finally:
+        monkeypatch.undo()
+        time.tzset()
+    films = sorted(path.name for path in tmp_path.rglob("*.mp4"))
+    assert films == ["gate-020000-2.mp4", "gate-020000.mp4"]
+
+
+def test_the_table_of_a_site_says_when_a_frame_came(tmp_path: Path, recorder: Open) -> None:
+    media = recorder(None, None, clips=False, scores="csv")
+    came = time.time() - 5.0
+    for i, picture in enumerate(moving_blob(3)):
+        media.scored("gate", scored(i, picture, score=0.1, arrived_s=time.monotonic() - 5.0))
     media.close()
-    assert not left.exists()
-    assert lines == ["media: removed 1 unfinished files of an earlier run"]
+    (table,) = (tmp_path / "scores").rglob("*.csv")
+    header, first, *_ = table.read_text().splitlines()
+    assert header == "frame,time_s,raw,score,alarm,status,utc"
+    utc = first.split(",")[-1]
+    assert utc.endswith("Z")
+    stamp = datetime.fromisoformat(utc.replace("Z", "+00:00")).timestamp()
+    assert stamp == pytest.approx(came, abs=0.5)
+
+
+def test_how_much_is_kept_may_change_while_the_site_runs(tmp_path: Path, recorder: Open) -> None:
+    media = recorder(None, None)
+    old = tmp_path / "clips" / "d" / "old.mp4"
+    old.parent.mkdir(parents=True)
+    old.write_bytes(b"x" * 1000)
+    os.utime(old, (1e9, 1e9))
+    media.keep(RetentionSettings(free_gb=0.0, days=30.0))
+    assert eventually(lambda: not old.exists())
+
+
+@pytest.mark.parametrize(("fps", "kept"), [(10, 40), (15, 60), (25, 60), (30, 60)])
+def test_clips_of_pictures_take_up_to_fifteen_a_second_whatever_the_rate(
+    fps: int, kept: int
+) -> None:
+    intake = Intake(film=False, table=False, pictures=lambda: True, info=info)
+    taken = 0
+    for i in range(4 * fps):
+        arrived_s = 100.0 + i / fps + 0.003 * (i % 3)  # no camera is punctual
+        picture = np.zeros((120, 160, 3), np.uint8)
+        intake.take(Shot(scored(i, picture, score=0.1, arrived_s=arrived_s), arrived_s, WALL_S))
+        taken += intake.shot() is not None
+    assert taken == pytest.approx(kept, abs=2)
+
+
+def test_what_is_written_of_people_is_closed_to_others(
+    film: Path, tmp_path: Path, recorder: Open
+) -> None:
+    before = os.umask(0)
+    try:
+        media = recorder(None, None, overlay=True, scores="csv")
+        start, wall = time.monotonic(), time.time()
+        for i, picture in enumerate(moving_blob(20)):
+            shot = scored(i, picture, score=2.0, arrived_s=start - 2.0 + i / 10)
+            media.scored("gate", shot)
+        assert eventually(lambda: media.health().queued == 0)
+        media.event(EventChange(kind="started", event=event(start_s=wall - 1.0)), shot)
+        media.close()
+    finally:
+        os.umask(before)
+    found = {p.relative_to(tmp_path): p.stat().st_mode & 0o777 for p in tmp_path.rglob("*")}
+    kinds = {path.parts[0] for path, mode in found.items() if mode == 0o640}
+    assert kinds == {"clips", "snapshots", "films", "scores"}
+    assert set(found.values()) == {0o640, 0o750}

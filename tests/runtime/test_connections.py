@@ -100,6 +100,9 @@ def web(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     films = tmp_path_factory.mktemp("films")
     write_video(films / "film.ts", moving_blob(40))
     write_audio(films / "sound.wav")
+    (films / "film.m3u8").write_text(
+        "#EXTM3U\n#EXT-X-TARGETDURATION:3\n#EXTINF:2.7,\nfilm.ts\n#EXT-X-ENDLIST\n"
+    )
     (films / "page.html").write_text("<html>Camera</html>")
     handler = type("Handler", (_Handler,), {"films": films})
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
@@ -149,6 +152,15 @@ def test_mpeg_ts_gives_pictures_packets_and_what_a_film_of_them_needs(web: str) 
     assert connection.info.kind == "live stream"
 
 
+def test_segments_of_hls_are_spread_out_over_their_time(web: str) -> None:
+    start = time.monotonic()
+    connection = connected(f"{web}/film.m3u8")
+    found = list(islice(connection.images(), 15))
+    connection.close()
+    assert time.monotonic() - start > 0.6  # of 14 / 15 s
+    assert not any(image.damaged for image in found)
+
+
 @pytest.mark.parametrize(
     ("path", "reason", "refused"),
     [
@@ -170,6 +182,12 @@ def test_a_server_that_says_nothing_is_given_up_in_time(web: str) -> None:
     start = time.monotonic()
     assert failure(f"{web}/silent", connect_s=0.5).reason == "no answer within 0.5 s"
     assert time.monotonic() - start < 2.5
+
+
+def test_a_camera_that_takes_the_connection_and_stays_silent_gives_no_answer() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:  # as one that hangs
+        address = f"rtsp://joe:hunter2@127.0.0.1:{silent.getsockname()[1]}/x"
+        assert failure(address, connect_s=0.5).reason == "no answer within 0.5 s"
 
 
 def test_nobody_there_is_said_in_words() -> None:
@@ -241,11 +259,10 @@ def test_pictures_after_a_lost_one_are_damaged_up_to_the_next_key_frame(camera: 
     for _ in range(GOP // 3):
         next(images)
     camera.tell("skip 12")
-    after = [next(images) for _ in range(2 * GOP)]
+    after = [next(images) for _ in range(3 * GOP)]  # on a busy machine the next group is hit
     connection.close()
     start = next(i for i, image in enumerate(after) if image.damaged)
-    end = next(i for i, image in enumerate(after) if image.key)
-    assert start < end
+    end = next(i for i, image in enumerate(after) if image.key and i > start)
     assert all(image.damaged for image in after[start:end])
     assert not any(image.damaged for image in after[:start] + after[end:])
 
@@ -481,3 +498,14 @@ def test_gstreamer_chooses_the_elements_of_an_address() -> None:
     )
     assert pipeline(address_from_text("gst: videotestsrc !"), "tcp") == f"videotestsrc {sink}"
     assert pipeline(address_from_text("gst: a ! appsink name=x"), "tcp") == "a ! appsink name=x"
+
+
+def test_opencv_prints_nothing_of_a_camera_that_does_not_open(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """A line for each try would fill the log, and a pipeline's holds its password."""
+    monkeypatch.setattr(gst_connection.os.path, "realpath", lambda _: "/dev/null")
+    monkeypatch.setattr(gst_connection.os.path, "exists", lambda _: True)
+    monkeypatch.setattr(gst_connection.os, "access", lambda *_: True)
+    assert "cannot be opened" in failure("usb:3").reason
+    assert capfd.readouterr() == ("", "")

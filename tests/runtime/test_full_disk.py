@@ -294,5 +294,5 @@ def test_a_disk_filled_by_others_is_told_once_and_is_no_trouble_for_long(
     media.close()
     assert len(lines) == 2
     assert "gate cannot be written" in lines[0]
-    assert "10 were lost" in lines[1]
+    assert "10 files were lost" in lines[1]
     assert media.health().details["snapshots"] == 1

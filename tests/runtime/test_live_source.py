@@ -95,7 +95,7 @@ class FakeConnection:
                 )
             self._clock.now_s += self._decode_s
             yield item
-        self.closed.wait(10)
+        assert self.closed.wait(10), "nobody has closed a silent connection"
 
     def skip_to_key(self) -> None:
         self.skips += 1
@@ -264,6 +264,18 @@ def test_stopping_does_not_wait_for_the_next_try() -> None:
     assert prefetch.ended
 
 
+def test_a_stop_while_it_connects_closes_what_comes_of_it() -> None:
+    network = Network([])
+
+    def connect(address: object, **options: Any) -> FakeConnection:
+        source.stop()
+        return network(address, **options)
+
+    source = LiveSource(ADDRESS, SPEC, settings(), connect=connect, clock=network.clock)
+    assert list(source.frames()) == []
+    assert network.connections[0].closed.is_set()
+
+
 def test_leaving_the_loop_early_closes_the_connection() -> None:
     network = Network([image(i) for i in range(5)])
     source = LiveSource(ADDRESS, SPEC, settings(), connect=network, clock=network.clock)
@@ -390,6 +402,36 @@ def test_a_caller_that_is_slow_does_not_make_the_camera_stall() -> None:
     frames.close()  # type: ignore[attr-defined]
 
 
+def test_a_bug_or_a_missing_decoder_after_weeks_is_a_loss_like_any_other() -> None:
+    network = Network(
+        [image(0), ValueError("a picture of no size, from rtsp://joe:hunter2@camera")],
+        BackendError("the GPU has no memory left"),
+        [image(0), image(1)],
+    )
+    found, changes, _ = read(network, 3)
+    assert holes(found) == [(1, "reconnected")]
+    assert [c.state for c in changes] == ["live", "lost", "live", "ended"]
+    assert changes[1].reason.startswith("ValueError: a picture of no size, from rtsp://***@camera")
+
+
+def test_a_bug_before_the_first_frame_ends_the_stream() -> None:
+    with pytest.raises(ValueError, match="no size"):
+        read(Network([ValueError("no size")]), 1)
+
+
+def test_what_a_callback_raises_in_the_watchdog_ends_the_source_and_is_raised() -> None:
+    def told(change: StateChange) -> None:
+        if change.state == "stalled":
+            raise BrokenPipeError
+
+    stream = settings(watchdog=WatchdogSettings(stalled_s=0.05))
+    network = Network([image(0), image(1)])
+    source = LiveSource(ADDRESS, SPEC, stream, on_state=told, connect=network)
+    with pytest.raises(BrokenPipeError):
+        list(source.frames())
+    assert network.connections[0].closed.is_set()
+
+
 # -- what a camera does while it is connected ----------------------------------------------------
 
 
@@ -465,6 +507,45 @@ def test_the_stage_times_decoding_and_not_the_camera() -> None:
     assert stage.percentile_ms(100) == pytest.approx(10, rel=0.02)
 
 
+def test_a_new_connection_with_another_clock_is_not_behind() -> None:
+    lost = ConnectionFailed("x", "connection reset")
+    network = Network(
+        [*rated(25, 50, start_s=1000.0), lost], rated(25, 50), step_s=0.0, decode_s=0.04
+    )
+    _, _, source = read(network, 100)
+    assert [connection.skips for connection in network.connections] == [0, 0]
+    assert source.behind_s < 0.1
+
+
+def test_packets_that_are_skipped_are_signs_of_life_for_a_while() -> None:
+    """Some streams have no key frame: skipping to the next would never end."""
+    clock = Clock()
+    source = LiveSource(ADDRESS, SPEC, settings(), clock=clock)
+    one = PacketInfo(data=b"", pts_s=0.0, dts_s=None, key=False, arrived_s=0.0)
+    source._stall.started(clock.now_s)
+    source._skipping_since_s = clock.now_s
+    left = []
+    for _ in range(14):
+        clock.now_s += 1.0
+        source._packet(one)
+        left.append(source._stall.left_s(clock.now_s))
+    assert left[:9] == pytest.approx([3.3] * 9)
+    assert left[-1] == pytest.approx(3.3 - 5.0)
+
+
+def test_only_a_connection_that_was_well_starts_the_waits_anew() -> None:
+    clock = Clock()
+    off = ConnectionFailed("x", "connection refused")
+
+    def long_ago() -> None:
+        clock.now_s += 30.0
+
+    for well, tries in ((long_ago, 1), (lambda: None, 4)):
+        network = Network(off, off, off, [image(0), image(1), well, off], [image(0)], clock=clock)
+        _, _, source = read(network, 3)
+        assert source._backoff.tries == tries
+
+
 # -- frame rates ---------------------------------------------------------------------------------
 
 
@@ -520,6 +601,29 @@ def test_a_wrong_promise_of_the_rate_is_found_out(promised: float) -> None:
     assert source.info.fps == pytest.approx(10, rel=0.1)
 
 
+def test_a_hole_is_told_by_the_first_frame_whether_the_model_wanted_it_or_not() -> None:
+    """Every second frame of this camera is left out, and the one behind the loss would be."""
+    spec = clip_spec(height=8, width=8, fps=25.0)
+    lost = ConnectionFailed("x", "connection reset")
+    network = Network([*rated(50, 101), lost], rated(50, 20), step_s=0.02, fps=50.0)
+    found, _, _ = read(network, 56, spec=spec)
+    assert holes(found) == [(51, "reconnected")]
+    assert found[51].index == 101
+
+
+def test_what_is_skipped_to_catch_up_makes_the_camera_no_slower() -> None:
+    numbers = [i for i in range(2000) if i // 25 % 2 == 0]
+    script = [
+        image(i, skipped_packets=25 if i % 25 == 0 and i else 0, key=i % 25 == 0) for i in numbers
+    ]
+    lines: list[str] = []
+    spec = clip_spec(height=8, width=8, fps=25.0)
+    _, _, source = read(Network(script), 900, spec=spec, say=lines.append)
+    assert source.info.fps == pytest.approx(25, rel=0.05)
+    assert lines == []
+    assert set(source.stats.holes) == {"decoder behind"}
+
+
 # -- the timeline --------------------------------------------------------------------------------
 
 
@@ -541,3 +645,20 @@ def test_a_slow_camera_has_no_hole_in_front_of_each_frame() -> None:
     timeline = Timeline(1.0)
     assert [timeline.stamp(float(t), float(t)).jump for t in range(5)] == [None] * 5
     assert timeline.stamp(9.1, 9.1).jump == "jump in time"
+
+
+def test_two_frames_in_each_tick_of_a_coarse_clock_do_not_make_time_longer() -> None:
+    timeline = Timeline(25)
+    times = [tick * 0.08 for tick in range(100) for _ in range(2)]
+    stamps = [timeline.stamp(pts_s, pts_s).time_s for pts_s in times]
+    assert stamps[-1] == pytest.approx(99 * 0.08 + 0.04)
+    assert min(np.diff(stamps)) > 0.03
+    assert timeline.stamp(times[-1], times[-1]).jump is None
+    assert timeline.stamp(times[-1] + 0.55, times[-1] + 0.55).jump == "jump in time"
+
+
+def test_a_clock_that_is_set_back_a_little_is_not_taken_back_in_slow_motion() -> None:
+    timeline = Timeline(25)
+    times = [i * 0.04 - (0.8 if i >= 50 else 0.0) for i in range(100)]
+    steps = np.diff([timeline.stamp(pts_s, i * 0.04).time_s for i, pts_s in enumerate(times)])
+    assert steps == pytest.approx(0.04)

@@ -54,6 +54,17 @@ def test_the_rates_are_those_of_the_camera(world: World) -> None:
     assert seen.state == "live"
 
 
+def test_a_camera_that_is_gone_has_no_rate(world: World) -> None:
+    stream = world.camera(
+        world.engine(CountingBackend(world.clock)), "gate", pictures([1] * 50), times=None
+    )
+    stream._source.camera_fps = 25.0  # type: ignore[attr-defined]  # as measured before it went
+    world.run(1.0)
+    assert stream.snapshot().camera_fps == 25.0
+    world.run(20.0)
+    assert stream.snapshot().camera_fps == 0.0
+
+
 def test_no_clip_spans_a_hole_and_the_frames_before_it_are_scored(world: World) -> None:
     frames = pictures(range(1, 13))
     frames[6] = frame(6, frames[6].pixels, hole="reconnected")
@@ -73,6 +84,21 @@ def test_a_jump_in_time_is_a_hole_by_the_rule_of_the_cameras_rate(world: World) 
     world.run(9.0)
     assert stream.snapshot().holes == {}  # a second from frame to frame is what it does
     assert backend.clips == [[1, 2, 3, 4], [5, 6, 7, 8]]
+
+
+def test_the_rule_for_holes_follows_a_change_of_the_cameras_rate(world: World) -> None:
+    backend = CountingBackend(world.clock)
+    pixels = [np.full((2, 2, 1), i + 1, np.uint8) for i in range(12)]
+    fast = [frame(i, pixels[i], pts_s=i / 25) for i in range(4)]
+    slow = [frame(i, pixels[i], pts_s=float(i)) for i in range(5, 12)]
+    change = frame(4, pixels[4], pts_s=4.0, hole="change of frame rate")
+    times = [*(i / 25 for i in range(4)), *(float(i) for i in range(4, 12))]
+    stream = world.camera(world.engine(backend), "gate", [*fast, change, *slow], times=times)
+    world.run(1.0)
+    stream._source = ListSource([], fps=1.0)
+    world.run(12.0)
+    assert stream.snapshot().holes == {"change of frame rate": 1}
+    assert backend.clips == [[1, 2, 3, 4], [5, 6, 7, 8], [9, 10, 11, 12]]
 
 
 def test_a_lost_camera_is_settled_at_the_loss_and_not_when_it_comes_back(world: World) -> None:
@@ -146,8 +172,29 @@ def test_the_end_of_a_recording_ends_its_event(world: World) -> None:
     world.run(1.0)
     assert [(c.kind, c.event.ended_by) for c in world.changes] == [
         ("started", None),
-        ("ended", "stop"),
+        ("ended", "end"),
     ]
+
+
+def test_a_stop_and_an_error_are_no_end_of_a_recording(world: World) -> None:
+    engine, about = world.engine(CountingBackend(world.clock)), live_manifest(threshold=5.0)
+    gate = world.camera(engine, "gate", pictures([9] * 40), about=about)
+    world.camera(engine, "yard", [*pictures([9] * 6), (1000.3, SourceError("gone"))], about=about)
+    world.run(1.0)
+    gate.reader.stop()  # what a site does first, when it is stopped
+    world.run(0.2)
+    ends = [change.event for change in world.changes if change.kind == "ended"]
+    assert {event.stream: event.ended_by for event in ends} == {"gate": "stop", "yard": "stop"}
+
+
+def test_no_password_stands_in_the_reason_why_a_stream_ended(world: World) -> None:
+    broken = OSError("rtsp://viewer:hunter2@gate/1: no such thing")
+    stream = world.camera(
+        world.engine(CountingBackend(world.clock)), "gate", [*pictures([1]), broken]
+    )
+    world.run(1.0)
+    reason = stream.snapshot().state_reason
+    assert reason == "OSError: rtsp://***@gate/1: no such thing"
 
 
 def test_a_source_that_fails_ends_its_stream_with_the_reason(world: World) -> None:
@@ -247,6 +294,18 @@ def test_a_looped_recording_goes_on_with_a_hole_at_the_seam(tiny_video: Path) ->
     assert looped.turns == 2
     assert looped.stats.frames == 150
     assert looped.info.frames is None
+
+
+def test_what_was_counted_in_all_turns_of_a_loop_is_added_up() -> None:
+    def again() -> ListSource:
+        source = ListSource([frame(0, 0)])
+        source.stats.dropped["queue full"] = source.stats.connections = source.stats.frozen = 2
+        return source
+
+    looped = Looped(again)
+    assert len(list(itertools.islice(looped.frames(), 3))) == 3
+    stats = looped.stats
+    assert (stats.dropped, stats.connections, stats.frozen) == ({"queue full": 6}, 6, 6)
 
 
 def test_a_looped_recording_stops_when_it_is_told(tiny_video: Path) -> None:

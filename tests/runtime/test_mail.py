@@ -91,6 +91,19 @@ def test_a_mail_is_encrypted_names_the_alarm_and_shows_its_snapshot(tmp_path: Pa
     assert picture.get_filename() == "gate.jpg"
 
 
+def test_a_server_can_be_tried_without_a_mail(tmp_path: Path) -> None:
+    pair = certificate(tmp_path)
+    trusting = ssl.create_default_context(cafile=str(pair[0]))
+    with MailServer(pair, login=("ann", "pa55word")) as server:
+        access = {"user": Secret("ann"), "password": Secret("pa55word"), "tls": "starttls"}
+        told = sink(server.port, tmp_path, context=trusting, **access).try_out()
+        assert told == f"answers at 127.0.0.1:{server.port}, encrypted, logged in"
+        access["password"] = Secret("wrong")
+        with pytest.raises(DeliveryError, match="user or password refused"):
+            sink(server.port, tmp_path, context=trusting, **access).try_out()
+    assert not server.mails
+
+
 def test_a_server_may_speak_tls_from_the_first_byte_on(tmp_path: Path) -> None:
     pair = certificate(tmp_path)
     trusting = ssl.create_default_context(cafile=str(pair[0]))
@@ -104,7 +117,7 @@ def test_a_server_may_speak_tls_from_the_first_byte_on(tmp_path: Path) -> None:
 def test_a_server_without_starttls_gets_neither_password_nor_mail(tmp_path: Path) -> None:
     with MailServer() as server:
         error = failure(sink(server.port, tmp_path, tls="starttls"))
-    assert error.reason == "127.0.0.1: the server does not offer STARTTLS"
+    assert error.reason == f"127.0.0.1:{server.port}: the server does not offer STARTTLS"
     assert not error.maybe_delivered
     assert not server.mails
 
@@ -146,6 +159,21 @@ def test_a_storm_of_a_thousand_events_in_a_minute_gives_two_mails_and_loses_no_r
     assert delivery.health().done == 2001
     outbox.close()
     assert not lines
+
+
+def test_the_end_of_an_alarm_does_not_hold_back_the_next_alarm(tmp_path: Path) -> None:
+    with MailServer() as server:
+        office = sink(server.port, tmp_path, every_s=60.0)
+        clock = [1000.0]
+        office._clock = lambda: clock[0]
+        office.deliver([due(1)])
+        assert office.wait_s("gate") == 60.0  # its end waits, and what else there is
+        clock[0] += 60.0
+        office.deliver([due(1, "ended")])
+        assert office.wait_s("gate") == 0.0
+        office.deliver([due(2)])
+        assert office.wait_s("gate") == 60.0
+    assert len(server.mails) == 3
 
 
 def test_a_slow_mail_server_delays_nobody_who_stores_events(tmp_path: Path) -> None:
@@ -222,6 +250,12 @@ def test_addresses_that_the_server_refuses_are_told_and_the_others_get_their_mai
         assert office.tick() == ""
 
 
+def test_neither_user_nor_password_show_where_a_server_repeats_them(tmp_path: Path) -> None:
+    office = sink(1, tmp_path, user=Secret("depot-9"), password=Secret("pa55word"), tls="starttls")
+    words = office._words(535, b"5.7.8 depot-9 with pa55word is not known")
+    assert words == "535 5.7.8 *** with *** is not known"
+
+
 def test_a_mail_that_is_refused_for_its_content_goes_without_the_picture(tmp_path: Path) -> None:
     (tmp_path / "gate.jpg").write_bytes(b"x" * 1000)
     with MailServer() as server:
@@ -241,8 +275,8 @@ def test_a_server_that_is_busy_or_gone_is_tried_again(tmp_path: Path) -> None:
         error = failure(sink(server.port, tmp_path))
         assert error.retry
         assert "451 try later" in error.reason
-    error = failure(sink(free_port(), tmp_path))
-    assert error.reason == "127.0.0.1: connection refused"
+    error = failure(sink(port := free_port(), tmp_path))
+    assert error.reason == f"127.0.0.1:{port}: connection refused"
     assert not error.maybe_delivered
 
 
@@ -284,9 +318,10 @@ def test_the_words_of_a_mail_fit_what_happened() -> None:
     assert mail_subject(SITE, [due(1, "ended")]) == f"[depot] gate: alarm ended {end}, peak 2.00"
     both = [due(1), due(1, "ended")]
     assert "alarm " in mail_subject(SITE, both)
-    assert "Duration   4.5 s" in mail_text(SITE, both)
+    assert "Duration   4.5 s" in mail_text(SITE, both, Path("data"))
     repeated = [replace(due(1), maybe_repeated=True)]
-    assert "you may have had this already" in mail_text(SITE, repeated)
+    assert "you may have had this already" in mail_text(SITE, repeated, Path("data"))
     strange = [due(1, peak_score=float("nan"), reason="a\nb"), due(2, peak_score=float("inf"))]
     assert "2 alarms" in mail_subject(SITE, strange)
+    assert "\nvad-run events '/my data'\n" in mail_text(SITE, strange, Path("/my data"))
     assert "\n" not in mail_subject(SITE, strange)

@@ -2,17 +2,19 @@ import json
 import threading
 import time
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 from helpers_servers import SITE, Broker, change, free_port, listener, store, until
+from paho.mqtt import client as paho
 
 from vad_runtime.contracts.errors import ConfigError
 from vad_runtime.contracts.site import MqttSettings
 from vad_runtime.live.status import StreamStatus
-from vad_runtime.sinks.delivery import Delivery
+from vad_runtime.sinks.delivery import Delivery, DeliveryError
 from vad_runtime.sinks.mqtt import MqttSink
 from vad_runtime.sinks.mqtt_topics import Topics, discovery
-from vad_runtime.store.outbox import Outbox
+from vad_runtime.store.outbox import Due, Outbox
 
 
 def status(state: str = "live", **values: object) -> StreamStatus:
@@ -71,13 +73,40 @@ def test_alarms_survive_a_restart_of_the_broker_and_home_assistant_finds_them(
             ends = [text for topic, text, _ in heard if topic.endswith("gate/event")]
             assert [json.loads(text)["id"] for text in ends] == [change(1).event.id + "-ended"]
             until(lambda: delivery.health().ok)
+            before = len(heard)
+            assert sink(broker.port).try_out() == f"answers at 127.0.0.1:{broker.port}"
+            assert not [one for one in heard[before:] if "availability" in one[0]]
             delivery.close()
             hears(heard, f"vad-edge/{SITE}/availability", "offline")
     outbox.close()
     assert outbox_is_empty(database)
-    assert "127.0.0.1: " in lines[0]
+    assert f"127.0.0.1:{broker.port}: " in lines[0]
     assert "works again" in lines[-1]
     assert len(lines) == 2
+
+
+def test_an_old_row_that_is_told_late_does_not_switch_a_newer_alarm() -> None:
+    class Client:
+        said: ClassVar[list[tuple[str, str]]] = []
+
+        def publish(self, topic: str, text: str, **_: object) -> paho.MQTTMessageInfo:
+            self.said.append((topic.rpartition("/")[2], text))
+            return paho.MQTTMessageInfo(1)
+
+    bus, client = sink(free_port()), Client()
+    for number, kind in ((1, "started"), (2, "started"), (1, "ended"), (2, "ended")):
+        row = Due(
+            id=number,
+            event=change(number, kind).event,
+            kind=kind,  # type: ignore[arg-type]
+            sink="bus",
+            attempts=0,
+            created_s=0.0,
+            maybe_repeated=False,
+        )
+        bus._publish(client, row)  # type: ignore[arg-type]
+    assert [text for topic, text in client.said if topic == "alarm"] == ["ON", "ON", "OFF"]
+    assert sum(topic == "event" for topic, _ in client.said) == 4
 
 
 def outbox_is_empty(database: Path) -> bool:
@@ -91,6 +120,8 @@ def outbox_is_empty(database: Path) -> bool:
 def test_a_broker_that_is_not_there_is_a_trouble_before_any_alert_and_closing_is_quick() -> None:
     bus = sink(free_port())
     before = threading.active_count()
+    with pytest.raises(DeliveryError, match="connection refused"):
+        sink(free_port()).try_out()
     until(lambda: "connection refused" in bus.tick(), what="the reason")
     start = time.monotonic()
     bus.close()

@@ -214,6 +214,12 @@ def test_a_site_that_is_not_running_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(InputError) as caught:
         status(site)
     assert_one_line(caught.value, "is not running", str(port), f"vad-run site {site}")
+    data = tmp_path / "data"
+    data.mkdir()
+    (data / "health.url").write_text(f"http://127.0.0.1:{port}\n")  # left by kill -9
+    with pytest.raises(InputError) as caught:
+        status(data)
+    assert_one_line(caught.value, f"{data} is not running", "vad-run site and its site file")
 
 
 @pytest.mark.parametrize("health", ["null", "{port: 0}"])
@@ -377,7 +383,6 @@ def test_events_are_listed_with_times_peaks_and_who_heard(data: Path) -> None:
         ((), [0, 1, 2, 3, 4]),
         (("--stream", "yard"), [1]),
         (("--stream", "yard", "--stream", "gate"), [0, 1, 2, 3, 4]),
-        (("--stream", "nobody"), []),
         (("--open",), [4]),
         (("--since", "2027-01-15 09:02:05"), [2, 3, 4]),  # the second went on until 09:02:12
         (("--until", "2027-01-15 09:02"), [0, 1]),
@@ -397,9 +402,25 @@ def test_a_limit_that_hides_events_says_so(data: Path) -> None:
     assert run(operator_commands.events, data, "--limit", "5").stderr == ""
 
 
+def test_what_still_goes_on_is_not_listed_for_a_time_to_come(data: Path) -> None:
+    assert "no events" in events(data, "--since", "2100-01-01")
+
+
 def test_no_events_are_no_error(data: Path) -> None:
     assert events(data, "--until", "2020-01-01") == "no events\n"
     assert json.loads(events(data, "--until", "2020-01-01", "--json")) == []
+
+
+def test_a_stream_that_nobody_knows_is_refused_with_those_that_are_known(data: Path) -> None:
+    with pytest.raises(InputError) as caught:
+        events(data, "--stream", "nosuch")
+    assert_one_line(caught.value, "'nosuch'", "only of gate, yard", "site file")
+    site = write_site(data.parent, "null")
+    site.write_text(site.read_text().replace("gate:", "hall:"))
+    with pytest.raises(InputError) as caught:
+        events(site, "--stream", "nosuch")
+    assert_one_line(caught.value, f"{site} has no stream 'nosuch'", "gate, hall, yard")
+    assert events(site, "--stream", "hall") == "no events\n"
 
 
 def test_csv_and_json_hold_what_is_stored_and_local_times(data: Path) -> None:

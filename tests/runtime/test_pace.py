@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from vad_runtime.sources.pace import Pace, RateMeter
+from vad_runtime.sources.pace import Even, Pace, RateMeter
 
 
 def kept(nominal_fps: float, times: "np.ndarray") -> list[float]:
@@ -105,6 +105,15 @@ def test_frames_that_are_missing_do_not_count_as_a_lower_rate() -> None:
     assert meter.fps == pytest.approx(25, rel=0.03)
 
 
+def test_what_lies_between_two_connections_is_no_part_of_the_rate() -> None:
+    meter = RateMeter()
+    meter.expect(None)
+    fed(meter, 25, 1.0, 0.0)
+    meter.expect(None)
+    fed(meter, 25, 3.0, 60.0)
+    assert meter.fps == pytest.approx(25, rel=0.03)
+
+
 def test_a_promise_that_the_camera_does_not_keep_is_a_change_of_rate() -> None:
     meter = RateMeter()
     meter.expect(25)
@@ -122,3 +131,22 @@ def test_what_was_measured_is_worth_more_than_what_a_new_connection_promises() -
     meter.expect(25)
     assert meter.fps == pytest.approx(10, rel=0.1)
     assert fed(meter, 10, 10.0, 50.0) == []
+
+
+def test_bursts_are_spread_out_and_a_late_one_moves_the_rest() -> None:
+    even, now_s, given = Even(), 100.0, []
+    for i in range(300):  # segments of 4 s at 25 a second; the third comes a second late
+        now_s = max(now_s, 100.0 + i // 100 * 4 + (i >= 200))
+        given.append(now_s)
+        now_s += even.wait_s(7.0 + i / 25, now_s)
+    steps = np.diff(given)
+    assert max(np.delete(steps, 199)) < 0.081  # the burst itself would be 100 at once, then 4 s
+    assert np.count_nonzero(steps < 0.039) < 4
+    assert steps[199] == pytest.approx(1.08)
+
+
+def test_a_jump_of_the_streams_clock_is_not_waited_for() -> None:
+    even = Even()
+    assert [even.wait_s(pts_s, 5.0) for pts_s in (0.0, 900.0, 900.04, 3.0)] == pytest.approx(
+        [0.0, 0.0, 0.04, 0.0]
+    )

@@ -91,6 +91,16 @@ def test_files_older_than_the_days_go_in_any_case(tmp_path: Path) -> None:
     assert site.names() == set()
 
 
+def test_other_settings_count_at_once(tmp_path: Path) -> None:
+    site = Site(tmp_path)
+    old, new = site.add("clips/a/1.mp4", age_s=2 * DAY_S), site.add("clips/b/2.mp4")
+    site.retention.tend()
+    assert old.exists()
+    site.retention.follow(RetentionSettings(free_gb=0.0, days=1.0))
+    site.retention.tend()
+    assert [old.exists(), new.exists()] == [False, True]
+
+
 def test_the_database_and_files_of_others_are_never_removed(tmp_path: Path) -> None:
     site = Site(tmp_path, disk=0, clips_gb=1e-9, days=1, free_gb=1)
     kept = {"vad.db", "vad.db-wal", "clips/d/notes.txt", "other/a.mp4", "clips/d/b.mp4.part"}
@@ -181,3 +191,25 @@ def test_a_file_whose_block_fails_leaves_nothing(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="the caller's"):
         fail()
     assert site.names() == set()
+
+
+@pytest.mark.parametrize("settings", [{"days": 1.0}, {"clips_gb": 3000 / 1e9}])
+def test_files_that_cannot_be_removed_neither_hang_nor_hide(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, settings: dict[str, float]
+) -> None:
+    """A folder that was copied by root, with more files than one look remembers."""
+    monkeypatch.setattr(module, "_OLDEST", 5)
+    site = Site(tmp_path, **settings)
+    for i in range(20):
+        site.add(f"clips/d/{i:02}.mp4", age_s=3 * DAY_S - i)
+    with monkeypatch.context() as closed:
+        closed.setattr(module, "_removed", lambda _path: False)
+        site.retention.tend()
+        assert not site.retention.make_room(10**6)
+        assert len(site.names()) == 20
+        if "clips_gb" in settings:
+            assert "cannot be removed" in site.retention.trouble
+    site.now_s += 601.0
+    site.retention.tend()
+    assert len(site.names()) == (3 if "clips_gb" in settings else 0)
+    assert site.retention.trouble == ""

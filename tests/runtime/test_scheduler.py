@@ -160,11 +160,15 @@ def test_the_policy_error_ends_the_site_with_one_line_once(world: World) -> None
 
 
 def test_a_late_clip_without_a_newer_one_is_a_miss_and_not_a_drop(world: World) -> None:
+    """Two cameras in step: the second one's clip is late before its turn has come."""
     backend = CountingBackend(world.clock, run_s=lambda _n: 0.05)
-    stream = world.camera(world.engine(backend), "gate", of(1, 100), target_ms=20.0)
+    engine = world.engine(backend)
+    for name in ("gate", "yard"):
+        world.camera(engine, name, of(1, 100), target_ms=20.0)
     world.run(5.0)
-    seen = stream.snapshot()
-    assert (seen.misses, seen.clips, seen.dropped) == (25, 25, {})
+    for stream in world.streams.values():
+        seen = stream.snapshot()
+        assert (seen.misses, seen.clips, seen.dropped) == (25, 25, {})
 
 
 # -- batches -------------------------------------------------------------------------------------
@@ -187,6 +191,16 @@ def test_on_a_gpu_clips_of_several_streams_run_together(world: World) -> None:
         seen = stream.snapshot()
         assert (seen.misses, seen.dropped) == (0, {})
         assert seen.latency.max_ms < 160
+
+
+def test_on_a_gpu_a_clip_waits_a_moment_for_that_of_a_camera_in_step_with_it(world: World) -> None:
+    backend = CountingBackend(world.clock, run_s=lambda _n: 0.03)
+    engine = gpu(world, backend)
+    for i in (1, 2):
+        world.camera(engine, f"s{i}", of(i, 100), start_s=i * 0.01)
+    world.run(3.0)
+    sizes = [len(run) for run in backend.runs if run.any()]
+    assert sizes[1:15] == [2] * 14
 
 
 def test_each_stream_of_a_batch_gets_its_own_scores(world: World) -> None:
@@ -269,6 +283,22 @@ def test_an_engine_that_fails_for_a_while_costs_its_clips_and_no_more(world: Wor
     assert engine.status().errors == 5
     assert engine.status().trouble == ""
     assert [line.split(": ")[1].split()[0] for line in world.said] == ["out", "works"]
+
+
+def test_scores_that_are_no_numbers_are_an_error_of_the_engine_and_no_silence(
+    world: World,
+) -> None:
+    class Broken(CountingBackend):
+        def infer(self, clips: npt.NDArray[Any]) -> Mapping[str, npt.NDArray[np.float32]]:
+            scores = super().infer(clips)["score"]
+            return {"score": np.where(scores == 7, np.float32("nan"), scores)}
+
+    engine = world.engine(Broken(world.clock))
+    stream = world.camera(engine, "gate", pictures([1] * 8 + [7] * 4 + [1] * 8))
+    world.run(2.0)
+    assert stream.snapshot().dropped == {"engine error": 1}
+    assert "not finite" in world.said[0]
+    assert stream.snapshot().clips == 4
 
 
 def test_an_engine_that_only_fails_is_opened_anew(world: World) -> None:
@@ -447,6 +477,16 @@ def test_taking_a_stream_away_is_bounded_where_the_engine_hangs() -> None:
     until(lambda: not engine.status().streams)
     assert engine.close(timeout_s=20)
     assert backend.closed
+
+
+def test_a_back_end_that_another_thread_still_uses_is_not_closed(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    backend = CountingBackend(world.clock)
+    engine = world.engine(backend)
+    monkeypatch.setattr(world.scorer, "detach", lambda *_: False)  # a run hangs
+    assert not engine.close(timeout_s=0.1)
+    assert not backend.closed, "that could crash the process"
 
 
 def test_a_callback_may_not_wait_for_its_own_thread() -> None:

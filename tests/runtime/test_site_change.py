@@ -9,14 +9,17 @@ from typing import Any
 import msgspec
 import pytest
 from helpers import assert_one_line
+from helpers_store import event_record, start_of, wait_until
 
 from vad_runtime.contracts.errors import ConfigError, InputError
+from vad_runtime.live.alerts import Alerts
 from vad_runtime.live.claim import DataFolder, running_site
 from vad_runtime.live.console import Console
 from vad_runtime.live.site_change import SiteChange, change_between
 from vad_runtime.live.site_status import site_status, stream_trouble
 from vad_runtime.live.status import EngineStatus, PartStatus, StreamStatus
 from vad_runtime.site_file import SiteFile, read_site
+from vad_runtime.store import query
 
 SITE = """\
 name: depot
@@ -78,13 +81,45 @@ def test_a_stream_that_ended_with_an_error_is_opened_again(tmp_path: Path) -> No
     assert found.opened == found.removed == ["gate"]
 
 
-@pytest.mark.parametrize(
-    "more", ["engine: {threads: 1}", "media: {pre_s: 9}", "retention: {days: 3}"]
-)
+@pytest.mark.parametrize("more", ["engine: {threads: 1}", "media: {pre_s: 9}"])
 def test_what_all_streams_depend_on_opens_all(tmp_path: Path, more: str) -> None:
     found = change(site(tmp_path), site(tmp_path, SITE + more + "\n"))
     assert found.opened == ["gate", "yard"]
     assert found.sinks_opened == []
+
+
+def test_how_much_is_kept_touches_no_stream(tmp_path: Path) -> None:
+    found = change(site(tmp_path), site(tmp_path, SITE + "retention: {days: 3}\n"))
+    assert (found.removed, found.opened, found.media) == ([], [], False)
+    assert found.line == "retention changed"
+
+
+def test_after_a_reload_new_sinks_hear_of_events_and_nothing_waits_for_those_that_are_gone(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "site.yaml"
+    head = "bundle: a.vad\nstreams: {gate: {source: gate.mp4}}\nsinks:\n"
+    path.write_text(head + "  gone: {kind: webhook, url: 'http://127.0.0.1:9/'}\n")
+    old = read_site(path)
+    path.write_text(head + "  late: {kind: jsonl, file: late.jsonl}\n")
+    new = read_site(path)
+    lines: list[str] = []
+    alerts = Alerts(old, say=lines.append, open_events=list, statuses=list)
+    alerts.start()
+    first, second = event_record(), event_record()
+    try:
+        alerts.put(start_of(first))
+        wait_until(lambda: bool(query.told(old.data, [first.id])[first.id]))
+        alerts.change(new, alerts.prepared(new, change_between(old, new, bundles={})))
+        assert [part.name for part in alerts.parts()] == ["store", "late"]
+        alerts.put(start_of(second))
+        wait_until(lambda: (tmp_path / "late.jsonl").exists())
+    finally:
+        alerts.close(2.0)
+    told = query.told(old.data, [first.id, second.id])
+    assert [(row.sink, row.state) for row in told[first.id]] == [("gone", "given_up")]
+    assert [(row.sink, row.state) for row in told[second.id]] == [("late", "sent")]
+    assert any("no longer in the site file" in line for line in lines)
 
 
 def test_health_alone_touches_no_stream(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from helpers import assert_one_line
 
 from vad_runtime.contracts.errors import ConfigError, InputError, VadError
 from vad_runtime.contracts.site import MailSettings, Secret, WebhookSettings
-from vad_runtime.site_file import SiteFile, line_of, parse_site, read_site
+from vad_runtime.site_file import SiteFile, line_of, named_bundles, parse_site, read_site
 
 GOOD = """\
 name: depot
@@ -133,10 +133,12 @@ sinks:
     )
     instead = "must not stand in the file. Write ${NAME} and set NAME in the environment, or "
     where = [line.replace(instead + "${file:/path}.", "must not") for line in found]
+    where[3] = where[3].partition(" Use auto or one of")[0]
     assert where == [
         "site.yaml:1: unknown key 'nam'. Did you mean 'name'?",
         "site.yaml:2: engine.threads: must be at least 1, got 0.",
         "site.yaml:2: engine.batch: expected an integer, got '1.5'.",
+        "site.yaml:2: engine.backend: no back end is called that.",
         "site.yaml:5: streams.gate.source: the password in the address must not",
         "site.yaml:6: streams.gate.hop: expected an integer, got 'a'.",
         "site.yaml:7: streams.gate: unknown key 'polcy'. Did you mean 'policy'?",
@@ -154,6 +156,45 @@ sinks:
         "site.yaml:16: sinks.d.headers.Authorization: the header Authorization must not",
     ]
     assert "hunter" not in "".join(found)
+
+
+def test_what_contradicts_is_told_beside_what_is_out_of_range(tmp_path: Path) -> None:
+    found = mistakes(
+        tmp_path,
+        """\
+bundle: a.vad
+engine: {backend: foo}
+retention: {clips_gb: -1}
+streams:
+  gate: {source: a.mp4, hop: 0, decoder: nvdec}
+  yard: {source: b.mp4}
+sinks:
+  a: {kind: mail, host: h, sender: a@b.c, to: guard, every_s: -1, streams: [gat, yard]}
+  b: {kind: mail, host: h, sender: a@b.c, to: a@b.c, user: "${GONE}", password: "${PW}"}
+""",
+        PW="0123",
+    )
+    assert [line.removeprefix("site.yaml:").split(": ")[:2] for line in found] == [
+        ["2", "engine.backend"],
+        ["3", "retention.clips_gb"],
+        ["5", "streams.gate.hop"],
+        ["5", "streams.gate.decoder"],
+        ["8", "sinks.a.every_s"],
+        ["8", "sinks.a.to[0]"],
+        ["8", "sinks.a.streams"],
+        ["9", "sinks.b.user"],
+    ]
+    assert "fake" not in "".join(found)
+
+
+def test_the_bundles_of_a_wrong_file_are_known_all_the_same(tmp_path: Path) -> None:
+    path = written(tmp_path, GOOD + "  yard: {source: 1, hop: 0, bundle: b.vad}\nnam: x\n")
+    assert {bundle.name for bundle in named_bundles(path)} == {"a.vad", "b.vad"}
+
+
+def test_a_tab_is_named_where_it_stands(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r":3: no YAML \(a tab cannot indent\)"):
+        read(tmp_path, "streams:\n  gate:\n\tsource: a.mp4\n  yard:\n    source: b.mp4\n")
 
 
 def test_read_site_names_the_first_mistake_and_counts_the_others(tmp_path: Path) -> None:
@@ -260,3 +301,11 @@ def test_a_webhooks_secrets_never_show(tmp_path: Path) -> None:
     sink = file.site.sinks["a"]
     assert isinstance(sink, WebhookSettings)
     assert sink.headers["Authorization"].reveal() == "Bearer hunter2"
+
+
+def test_a_home_that_nobody_has_is_a_name_as_any(tmp_path: Path) -> None:
+    file = read(tmp_path, GOOD.replace("a.vad", "~nobody-here/a.vad") + "data: ~nobody-here/d\n")
+    assert file.data == tmp_path / "~nobody-here" / "d"
+    assert file.bundle_of(file.site.streams["gate"]) == tmp_path / "~nobody-here" / "a.vad"
+    (line,) = mistakes(tmp_path, GOOD.replace("gate.mp4", '"${file:~nobody-here/x}"'))
+    assert "cannot be read (No such file or directory)" in line

@@ -2,6 +2,7 @@
 
 import configparser
 import http.server
+import io
 import json
 import os
 import signal
@@ -19,12 +20,16 @@ import pytest
 from click.testing import CliRunner
 from helpers import assert_one_line, moving_blob, write_video
 
+from vad_runtime import site_commands
 from vad_runtime.bundle import Bundle
 from vad_runtime.cli import cli
 from vad_runtime.contracts.errors import VadError
+from vad_runtime.live.console import Console
 from vad_runtime.live.site import LiveSite
+from vad_runtime.live.site_change import SiteChange, change_between
 from vad_runtime.site_check import findings
-from vad_runtime.site_file import read_site
+from vad_runtime.site_commands import _reload, _Watchdog, _Wishes
+from vad_runtime.site_file import SiteFile, read_site
 from vad_runtime.store import query
 
 LONG_S = 30.0
@@ -230,7 +235,9 @@ def test_recordings_without_loop_end_the_site_when_all_is_delivered(
         assert process.ended() == 0
     assert any(line.endswith("gate: ended") for line in process.log)
     assert hook.streams("ended") == {"gate", "yard"}
-    assert len(query.events(tmp_path / "data")) == 2
+    events = query.events(tmp_path / "data")
+    assert len(events) == 2
+    assert all((tmp_path / "data" / str(event.snapshot)).is_file() for event in events)
 
 
 # -- in this process -------------------------------------------------------------------------------
@@ -275,6 +282,8 @@ def test_two_sites_cannot_share_a_data_folder_and_a_stopped_one_leaves_no_thread
     first = LiveSite(read_site(site), say=lines.append)
     first.start()
     try:
+        first._say("a part forgot to hide rtsp://viewer:hunter2@gate/1")
+        assert "a part forgot to hide rtsp://***@gate/1" in lines
         with pytest.raises(VadError, match="in use by a running site"):
             LiveSite(read_site(site), say=lines.append).start()
         wait_for(lambda: any("ALARM" in line for line in lines), lines)
@@ -283,6 +292,11 @@ def test_two_sites_cannot_share_a_data_folder_and_a_stopped_one_leaves_no_thread
             finding.text for finding in findings(site) if "uses the data folder" in finding.text
         ]
         assert len(found) == 1
+        assert not [finding for finding in findings(site) if finding.wrong]
+        other = tmp_path / "other.yaml"
+        other.write_text(site.read_text())
+        (wrong,) = [finding.text for finding in findings(other) if finding.wrong]
+        assert f"is in use by a running site (process {os.getpid()})" in wrong
     finally:
         first.stop()
         first.stop()
@@ -303,12 +317,114 @@ def test_check_lists_all_that_is_wrong(tmp_path: Path, tiny_bundle: Bundle, foot
         "data: /dev/null/data\n"
     )
     wrong = [finding.text for finding in findings(site, connect=True) if finding.wrong]
-    parts = ["gone.mp4", "/dev/null/data", "203.0.113.9:1", "/dev/null", "127.0.0.1:9 cannot"]
+    parts = ["gone.mp4", "/dev/null/data", "203.0.113.9:1", "/dev/null", "127.0.0.1:9: connection"]
     assert len(wrong) == len(parts), wrong
     for line, part in zip(wrong, parts, strict=True):
         assert part in line
     site.write_text(text.replace("threads", "thrads").replace("loop", "lop"))
     assert len([finding for finding in findings(site) if finding.wrong]) == 3
+
+
+def test_an_address_of_a_webhook_that_cannot_be_read_is_told_without_its_password(
+    tmp_path: Path, tiny_bundle: Bundle, footage: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("URL", "https://user:hunter2/x@127.0.0.1/alerts")
+    site = tmp_path / "site.yaml"
+    text = site_text(tiny_bundle, footage)
+    site.write_text(text + "sinks:\n  far: {kind: webhook, url: '${URL}'}\n")
+    (wrong,) = [finding.text for finding in findings(site, connect=True) if finding.wrong]
+    assert "sinks.far.url: it cannot be read" in wrong
+    assert "hunter" not in wrong
+
+
+def test_a_reload_that_needs_a_missing_package_changes_nothing(
+    tmp_path: Path, tiny_bundle: Bundle, footage: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site = tmp_path / "site.yaml"
+    text = site_text(tiny_bundle, footage)
+    site.write_text(text)
+    running = LiveSite(read_site(site), say=lambda _line: None)
+    running.start()
+    try:
+        site.write_text(text + "sinks:\n  house: {kind: mqtt, host: 127.0.0.1}\n")
+        monkeypatch.setitem(sys.modules, "vad_runtime.sinks.mqtt", None)
+        with pytest.raises(VadError, match=r"is missing\. Install it with: pip install") as caught:
+            running.reload(read_site(site))
+        assert_one_line(caught.value)
+        assert "house" not in running.file.site.sinks
+        assert running.alive()
+        assert "was not followed" in running.status().troubles[0]
+        # One that can be followed is: nothing is kept of a stream that is gone.
+        kept = [line for line in text.splitlines(keepends=True) if "  yard:" not in line]
+        site.write_text("".join(kept))
+        assert running.reload(read_site(site)).removed == ["yard"]
+        assert [stream.name for stream in running.status().streams] == ["gate"]
+        assert running._media is not None
+        assert [*running._media._streams] == ["gate"]
+    finally:
+        running.stop()
+
+
+def test_the_watchdog_of_systemd_is_kept_quiet_during_a_long_reload(tmp_path: Path) -> None:
+    site = tmp_path / "site.yaml"
+    site.write_text("bundle: a.vad\nstreams: {gate: {source: a.mp4}}\n")
+    lines, told = io.StringIO(), list[str]()
+
+    class Slow:
+        file = read_site(site)
+
+        def alive(self) -> bool:
+            return True
+
+        def reload(self, new: SiteFile) -> SiteChange:
+            wait_for(lambda: told.count("alive") >= 3)  # an engine that takes its time
+            return change_between(self.file, new, bundles={})
+
+    class Systemd:
+        watchdog_s = 0.03
+
+        def __getattr__(self, name: str) -> Callable[..., None]:
+            return lambda *_: told.append(name)
+
+    running, systemd = Slow(), Systemd()
+    _reload(running, site, Console(lines, {}), systemd, _Watchdog(running, systemd))  # type: ignore[arg-type]
+    assert told[0] == "reloading"
+    assert told[-1] == "ready"
+
+
+def test_a_second_signal_ends_the_process_at_once_without_an_abort(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def run(_path: Path, _console: object, _notifier: object, wishes: _Wishes) -> int:
+        wishes.handle(signal.SIGTERM, None)
+        assert wishes.stop == signal.SIGTERM
+        wishes.handle(signal.SIGTERM, None)
+        raise AssertionError("it goes on")
+
+    monkeypatch.setattr(site_commands, "_run", run)
+    monkeypatch.setattr(os, "_exit", sys.exit)
+    assert CliRunner().invoke(cli, ["site", str(tmp_path)]).exit_code == 130
+
+
+def test_check_leaves_nothing_behind_and_names_what_would_not_work(
+    tmp_path: Path, tiny_bundle: Bundle, footage: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("vad_runtime.sources.decoders.driver_installed", lambda: False)
+    monkeypatch.setattr("vad_runtime.site_check.free_bytes", lambda _: 1e8)
+    site = tmp_path / "site.yaml"
+    text = site_text(tiny_bundle, footage)
+    camera = "  far: {source: 'rtsp://127.0.0.1:9/1', decoder: nvdec}\nmedia:"
+    sinks = "sinks:\n  log: {kind: jsonl, file: new/folder/x.jsonl}\n"
+    site.write_text(text.replace("media:", camera) + sinks)
+    wrong = [finding.text for finding in findings(site) if finding.wrong]
+    assert wrong[0].startswith("streams.far: decoder nvdec: this machine has no NVIDIA driver")
+    assert wrong[1].startswith("retention.free_gb: 0.1 GB are free")
+    assert len(wrong) == 2
+    assert [path.name for path in tmp_path.iterdir()] == ["site.yaml"]
+    site.write_text(text.replace("loop: True", "loop: 3").replace(str(tiny_bundle.path), "b.vad"))
+    wrong = [finding.text for finding in findings(site) if finding.wrong]
+    assert len(wrong) == 3
+    assert "b.vad does not exist" in wrong[2]
 
 
 def test_the_command_check_exits_with_1_where_anything_is_wrong(
@@ -323,6 +439,10 @@ def test_the_command_check_exits_with_1_where_anything_is_wrong(
     bad = CliRunner().invoke(cli, ["check", str(site)])
     assert bad.exit_code == 1
     assert "wrong  /dev/null/x cannot be written" in bad.output
+    failed = CliRunner().invoke(cli, ["site", str(site)])
+    assert failed.exit_code == 1
+    assert "stop" not in failed.output
+    assert "another folder under data:" in bad.output
     assert "1 thing is wrong" in bad.output
 
 

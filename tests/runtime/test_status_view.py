@@ -15,7 +15,7 @@ from vad_runtime.live.status import (
     StageStatus,
     StreamStatus,
 )
-from vad_runtime.live.status_view import plain_lines, rich_view, shown, view_of
+from vad_runtime.live.status_view import View, plain_lines, rich_view, shown, view_of
 
 NOW = 1_800_000_000.0
 
@@ -115,8 +115,11 @@ def test_a_pipe_gets_every_column_and_no_colours() -> None:
     for words in (
         *("depot: all is well", "up 1 d 1 h", "memory 312 MB", "yard is lost"),
         *("0.42 / 1.00", "25.0 / 12.5", "41 / 88 of 160", "1 h 05 min", "last 120 s"),
-        *("hall: lost 12 late clip", "yard: lost: no route to host (rtsp://***@10.0.0.3/stream)"),
-        *("connected 4 times", "stae.vad on OpenVINO CPU int8: 1 streams, busy 60 %"),
+        *(
+            "hall: left out: late clip 12",
+            "yard: lost: no route to host (rtsp://***@10.0.0.3/stream)",
+        ),
+        *("connected 4 times", "stae.vad on OpenVINO CPU int8: 1 stream, busy 60 %"),
         *("media: 0 queued, 0 done, kept 1.2 GB\n", "people (mail): 3 queued, 0 done; refused"),
     ):
         assert words in text
@@ -128,13 +131,21 @@ def test_an_alarm_stands_in_place_of_the_state() -> None:
     assert any("ALARM" in line and "2.00 / 1.00" in line for line in lines)
 
 
+def rows_head(view: View) -> str:
+    return next(line for line in plain_lines(view) if line.startswith("stream "))
+
+
 @pytest.mark.parametrize("width", [30, 60, 80, 100, 132, 200])
 def test_the_table_fits_the_terminal_and_keeps_what_matters(width: int) -> None:
     status = site(stream("a-rather-long-name"), stream(alarm=True))
     view = view_of(status, width=width)
     rows = [line for line in plain_lines(view) if "ALARM" in line or "live" in line]
     assert len(rows) == 2
-    assert all(len(row) <= width for row in rows)
+    assert all(len(row) <= width for row in plain_lines(view))
+    told = " ".join(plain_lines(view))
+    assert all(word in told for word in ("missed", "holes", "since", "process 7"))
+    assert ("a wider terminal shows: " in told) == (width < 200)
+    assert ("last event" in rows_head(view)) == (width > 30)
     if width >= 80:
         assert all(set(row) & set(LEVELS) for row in rows)  # the curve is still there
 

@@ -14,6 +14,7 @@ from helpers import assert_one_line
 from helpers_store import end_of, ended, event_record, start_of, wait_until
 
 from vad_runtime.contracts import InputError
+from vad_runtime.live.alerts import line_of
 from vad_runtime.live.base import EventChange, EventRecord
 from vad_runtime.store import query, writer
 from vad_runtime.store.database import Database, prepare
@@ -204,8 +205,8 @@ def test_an_event_left_open_by_a_crash_ends_with_the_last_heartbeat_and_its_sink
     )
     first.put(start_of(event))
     now[0] += 2.0
+    wait_until(lambda: query.events(site.path, open_only=True) == [higher])
     wait_until(lambda: query.counters(site.path).get("heartbeat_s") == now[0])
-    assert query.events(site.path, open_only=True) == [higher]
     site.crash(first)
     site.stored.clear()
     site.start(sinks=lambda s: ["m"]).close()
@@ -217,6 +218,39 @@ def test_an_event_left_open_by_a_crash_ends_with_the_last_heartbeat_and_its_sink
     site.stored.clear()
     site.start().close()
     assert site.stored == []
+
+
+def test_the_heartbeat_of_a_clock_that_was_set_back_does_not_stretch_an_event(site: Store) -> None:
+    """A board without a battery for its clock starts in the past."""
+    first, second = event_record(), event_record(start_s=1_600_000_000.0, peak_s=1_600_000_000.0)
+    for record in (first, second):
+        store = site.start(wall=lambda record=record: record.start_s + 0.5, heartbeat_s=60.0)
+        store.put(start_of(record))
+        wait_until(lambda record=record: start_of(record) in site.stored)
+        if record is first:
+            store.put(end_of(ended(first)))
+            store.close()
+    site.crash(store)
+    site.start().close()
+    assert {event.id: event.end_s for event in query.events(site.path)} == {
+        first.id: first.start_s + 4.0,
+        second.id: second.start_s + 0.5,
+    }
+
+
+def test_an_error_of_those_who_are_told_does_not_end_the_store(site: Store) -> None:
+    def fail(changes: list[EventChange]) -> None:
+        raise OverflowError("no such time")
+
+    store = site.start(on_stored=fail)
+    events = [event_record(), event_record()]
+    for event in events:
+        store.put(start_of(event))
+        wait_until(lambda: store.health().queued == 0)
+    store.close()
+    assert len(query.events(site.path)) == 2
+    assert "an error of vad-edge itself (OverflowError" in site.said[0]
+    assert line_of(start_of(event_record(start_s=1e30))).startswith("gate: ALARM since 1e+30")
 
 
 def test_an_idle_store_writes_nothing(site: Store) -> None:
@@ -375,7 +409,7 @@ def test_changes_that_cannot_be_stored_by_the_close_are_told(
         assert store.close(0.3) == 1
     finally:
         blocker.close()
-    assert site.said[-1] == "store: 1 changes of events are lost at the end (database is locked)."
+    assert site.said[-1] == "store: 1 change of events lost at the end (database is locked)."
 
 
 # -- a full disk -------------------------------------------------------------------------------
@@ -565,6 +599,7 @@ def test_rows_that_somebody_else_wrote_give_one_line_and_do_not_stop_a_site(site
     store.close()
     connection = sqlite3.connect(site.path)
     connection.execute("UPDATE events SET start_s = 'yesterday', reason = CAST(x'ff' AS TEXT)")
+    connection.execute("UPDATE counters SET value = x'ff00' WHERE name = 'heartbeat_s'")
     connection.commit()
     connection.close()
     with pytest.raises(InputError) as caught:

@@ -119,10 +119,11 @@ def test_a_server_that_never_answers_properly_costs_one_time_out_and_leaves_a_do
 
 
 def test_a_server_that_is_not_there_leaves_no_doubt() -> None:
-    error = failure(sink(f"http://127.0.0.1:{free_port()}/{TOKEN}"))
+    port = free_port()
+    error = failure(sink(f"http://127.0.0.1:{port}/{TOKEN}"))
     assert error.retry
     assert not error.maybe_delivered
-    assert error.reason == "127.0.0.1: connection refused"
+    assert error.reason == f"127.0.0.1:{port}: connection refused"
 
 
 def test_a_certificate_is_checked(tmp_path: Path) -> None:
@@ -130,6 +131,8 @@ def test_a_certificate_is_checked(tmp_path: Path) -> None:
     with HttpServer(pair=pair) as server:
         error = failure(sink(server.url(host="localhost")))
         assert "certificate is not trusted" in error.reason
+        with pytest.raises(DeliveryError, match="certificate is not trusted"):
+            sink(server.url(host="localhost")).try_out()
         assert not error.maybe_delivered
         trusting = ssl.create_default_context(cafile=str(pair[0]))
         settings = WebhookSettings(url=Secret(server.url(host="localhost")))

@@ -31,6 +31,9 @@ void raise_os_error(const std::exception_ptr& pointer, void* /* payload */) {
 }  // namespace
 
 NB_MODULE(_native, module) {
+  // A thread that hangs in a driver or a network when the process ends keeps its ring: that is no
+  // mistake in counting, and nine lines about it would stand below an operator's last line.
+  nb::set_leak_warnings(false);
   nb::register_exception_translator(raise_os_error);
 
   nb::class_<vad::MirroredBuffer>(

@@ -166,7 +166,7 @@ class MailSettings(_Strict, frozen=True, kw_only=True, tag_field="kind", tag="ma
     sender: str
     to: Annotated[list[str], msgspec.Meta(min_length=1)]
     every_s: NotNegative = 60.0
-    """At most one mail in this time for each stream; what was held back follows in one digest."""
+    """After the mail of a start, the next about its stream waits for so long, and is a digest."""
     timeout_s: Positive = 20.0
     streams: list[str] | None = None
     """Only these streams; None = all."""

@@ -2,9 +2,9 @@
 
 import sqlite3
 import threading
-import time
 from collections.abc import Callable, Sequence
 
+from vad_runtime.contracts.errors import ConfigError
 from vad_runtime.contracts.site import MqttSettings, SinkSettings, Site
 from vad_runtime.live.base import EventChange, EventRecord
 from vad_runtime.live.site_change import SiteChange
@@ -13,9 +13,11 @@ from vad_runtime.live.status import PartStatus, StreamStatus
 from vad_runtime.sinks.base import Sink
 from vad_runtime.sinks.delivery import Delivery
 from vad_runtime.sinks.make import make_sink
+from vad_runtime.sinks.message import local_clock
 from vad_runtime.site_file import SiteFile
 from vad_runtime.store.outbox import Outbox
 from vad_runtime.store.writer import StoreWriter
+from vad_runtime.words import counted
 
 _KINDS: dict[str, PartKind] = {
     "MailSettings": "mail",
@@ -77,16 +79,22 @@ class Alerts:
     def _sink(self, file: SiteFile, name: str) -> Sink:
         settings = file.site.sinks[name]
         streams = [s for s in file.site.streams if _hears(settings, s)]
-        return make_sink(
-            name,
-            settings,
-            site=file.site.name,
-            streams=streams,
-            folder=file.folder,
-            data_folder=file.data,
-            say=self._say,
-            statuses=self._statuses,
-        )
+        try:
+            return make_sink(
+                name,
+                settings,
+                site=file.site.name,
+                streams=streams,
+                folder=file.folder,
+                data_folder=file.data,
+                say=self._say,
+                statuses=self._statuses,
+            )
+        except ModuleNotFoundError as error:  # a reload must not end what runs
+            raise ConfigError(
+                f"sinks.{name}: {error.name} is missing. Install it with: "
+                "pip install 'vad-edge[site]'"
+            ) from None
 
     def _delivery(self, sink: Sink) -> Delivery:
         return Delivery(sink, self._outbox, say=self._say)
@@ -103,11 +111,17 @@ class Alerts:
         except sqlite3.Error:
             return  # a full disk; they wait for the next start
         if lost:
-            self._say(f"{lost} alerts of sinks that are no longer in the site file are given up")
+            alerts = counted(lost, "alert")
+            self._say(f"{alerts} of sinks that are no longer in the site file: given up")
 
     def put(self, change: EventChange) -> None:
-        """Take a start or an end of an event; never blocks."""
-        self._store.put(change)
+        """Take a start or an end of an event, and tell the log at once; never blocks.
+
+        Sinks hear of it when it is on disk. A disk that is full must not make alarms silent.
+        """
+        kept = self._store.put(change)
+        why = self._store.health().trouble if kept else "it is lost"
+        self._say(line_of(change) + (f"; NO ALERT GOES OUT: {why}" if why else ""))
 
     # -- the store's thread ----------------------------------------------------------------------
 
@@ -116,7 +130,8 @@ class Alerts:
 
     def _stored(self, changes: list[EventChange]) -> None:
         for change in changes:
-            self._say(line_of(change))
+            if change.event.ended_by == "restart":  # found on disk: nobody has put it
+                self._say(line_of(change))
         for delivery in self._deliveries.values():
             delivery.wake()
 
@@ -202,14 +217,14 @@ def line_of(change: EventChange) -> str:
     """Return a start or end of an event as a line for the log."""
     event = change.event
     if change.kind == "started":
-        at = time.strftime("%H:%M:%S", time.localtime(event.start_s))
+        at = local_clock(event.start_s)
         quiet = f", {event.suppressed} kept quiet before" if event.suppressed else ""
         return (
             f"{event.stream}: ALARM since {at}, score {event.peak_score:.2f} "
             f"(threshold {event.threshold:.2f}){quiet}"
         )
     lasted = "" if event.end_s is None else f" after {event.end_s - event.start_s:.1f} s"
-    at = time.strftime("%H:%M:%S", time.localtime(event.peak_s))
+    at = local_clock(event.peak_s)
     by = "" if event.ended_by in ("score", None) else f" (ended by {event.ended_by})"
     merged = f", {event.alarms} alarms" if event.alarms > 1 else ""
     return f"{event.stream}: alarm over{lasted}, peak {event.peak_score:.2f} at {at}{merged}{by}"

@@ -7,7 +7,10 @@ import os
 from pathlib import Path
 
 from vad_runtime.contracts.errors import InputError
-from vad_runtime.files import made_folder
+from vad_runtime.files import PRIVATE_FILE, made_folder, private_folder
+
+DATA_STEP = "Give this user the right to write there, or name another folder under data:."
+"""What to do about a data folder that cannot be written."""
 
 _LOCK = "site.lock"
 _URL = "health.url"
@@ -18,18 +21,21 @@ class DataFolder:
 
     Args:
         folder: Made where it is missing.
+        site: The site file, for `running_file`; None = none.
 
     Raises:
         InputError: It cannot be written, or another site runs there.
     """
 
-    def __init__(self, folder: Path) -> None:
-        made_folder(folder)
+    def __init__(self, folder: Path, site: Path | None = None) -> None:
+        with contextlib.suppress(OSError):  # the next line tells it
+            private_folder(folder)
+        made_folder(folder, step=DATA_STEP)
         self.folder = folder
         self._handle: int | None = None
         file = folder / _LOCK
         try:
-            handle = os.open(file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+            handle = os.open(file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, PRIVATE_FILE)
         except OSError as error:
             raise InputError(
                 f"{file} cannot be opened ({error.strerror}). Check the rights of the data folder."
@@ -47,7 +53,8 @@ class DataFolder:
         self._handle = handle
         with contextlib.suppress(OSError):  # a full disk must not keep us from starting
             os.ftruncate(handle, 0)
-            os.pwrite(handle, f"{os.getpid()}\n".encode(), 0)
+            named = b"" if site is None else os.fsencode(site.resolve())
+            os.pwrite(handle, b"%d\n%s\n" % (os.getpid(), named), 0)
 
     def write_url(self, url: str | None) -> None:
         """Leave word where the site's status is served, for `vad-run status`; None = nowhere."""
@@ -55,6 +62,7 @@ class DataFolder:
             if url is None:
                 (self.folder / _URL).unlink(missing_ok=True)
             else:
+                (self.folder / _URL).touch(PRIVATE_FILE)
                 (self.folder / _URL).write_text(f"{url}\n", encoding="ascii")
 
     def release(self) -> None:
@@ -84,9 +92,19 @@ def running_site(folder: Path) -> str | None:
     return None
 
 
+def running_file(folder: Path) -> Path | None:
+    """Return the site file of who runs in a data folder; None = not known."""
+    try:
+        named = (folder / _LOCK).read_bytes().split(b"\n")[1]
+    except (OSError, IndexError):
+        return None
+    return Path(os.fsdecode(named)) if named else None
+
+
 def _owner(file: Path) -> str:
     try:
-        pid = file.read_text(encoding="ascii", errors="replace")[:20].strip()
+        lines = file.read_text(encoding="ascii", errors="replace").splitlines()
     except OSError:
-        pid = ""
+        lines = []
+    pid = lines[0][:20].strip() if lines else ""
     return f"a running site (process {pid})" if pid.isdecimal() else "another running site"

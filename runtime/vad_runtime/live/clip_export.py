@@ -11,10 +11,11 @@ from pathlib import Path, PurePosixPath
 from urllib.parse import quote
 
 from vad_runtime.contracts.errors import InputError
-from vad_runtime.files import put_in_place
+from vad_runtime.files import PRIVATE_FILE, private_folder, put_in_place
 from vad_runtime.live.base import EventRecord
 from vad_runtime.live.media import part_name, peak_name
 from vad_runtime.when import duration, iso, local
+from vad_runtime.words import counted
 
 INDEX, TABLE = "index.html", "events.csv"
 _MOST_PARTS = 9
@@ -90,7 +91,7 @@ def export_clips(
     cards, files, size, missing = [], 0, 0, 0
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        work.mkdir()
+        work.mkdir(mode=0o750)
         for event in events:
             there = []
             for name, promised in _names(event):
@@ -102,6 +103,8 @@ def export_clips(
                     missing += 1
             cards.append(_card(event, there))
             advance()
+        for name in (TABLE, INDEX):
+            (work / name).touch(PRIVATE_FILE)
         (work / TABLE).write_text(table, encoding="utf-8", newline="")
         (work / INDEX).write_text(_page(title, cards), encoding="utf-8")
         put_in_place(work, folder)
@@ -154,7 +157,7 @@ def _copied(name: str, data: Path, work: Path) -> int | None:
     target = work / name
     if target.exists():  # two rows that name one file
         return 0
-    target.parent.mkdir(parents=True, exist_ok=True)
+    private_folder(target.parent)
     try:
         shutil.copyfile(source, target)
         shutil.copystat(source, target)
@@ -190,7 +193,7 @@ def _card(event: EventRecord, there: Sequence[str]) -> str:
 
 
 def _page(title: str, cards: Sequence[str]) -> str:
-    heading = html.escape(title)
+    heading, number = html.escape(title), counted(len(cards), "event")
     body = "\n".join(cards) or "<p>No events.</p>"
     return f"""<!doctype html>
 <html lang="en">
@@ -209,7 +212,7 @@ img, .none {{ width: 100%; aspect-ratio: 4 / 3; object-fit: contain; background:
 </head>
 <body>
 <h1>{heading}</h1>
-<p>{len(cards)} events; written {html.escape(iso(time.time()))}. <a href="{TABLE}">{TABLE}</a></p>
+<p>{number}; written {html.escape(iso(time.time()))}. <a href="{TABLE}">{TABLE}</a></p>
 <main>
 {body}
 </main>

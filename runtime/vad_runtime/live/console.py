@@ -7,6 +7,8 @@ import time
 from collections.abc import Callable, Mapping
 from typing import TextIO
 
+from vad_runtime.words import counted
+
 _MOST_LINES = 2000
 
 
@@ -63,7 +65,7 @@ class Console:
             wait_s = 0.0
         lost, self._lost = self._lost, 0
         if lost:
-            self._print(self._wall(), f"{lost} lines could not be printed in time")
+            self._print(self._wall(), f"{counted(lost, 'line')} could not be printed in time")
 
     def _print(self, time_s: float, line: str) -> None:
         if self._broken:

@@ -10,6 +10,7 @@ from typing import Literal
 from vad_runtime.contracts.errors import BackendError
 from vad_runtime.contracts.manifest import Manifest
 from vad_runtime.contracts.site import Policy
+from vad_runtime.words import counted
 
 Verdict = Literal["run", "skip", "error"]
 
@@ -149,7 +150,8 @@ class LatePolicy:
         if self._dropping_from is not None:
             count = self.skipped - self._dropping_from
             self._dropping_from = None
-            self._say(f"{self._name}: in time again; {count} clips were left out")
+            clips = counted(count, "clip was", "clips were")
+            self._say(f"{self._name}: in time again; {clips} left out")
         else:
             self._move(-1, "in time again")
 

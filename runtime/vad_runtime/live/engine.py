@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from vad_runtime.backends.base import Backend
 from vad_runtime.backends.checks import first_line
-from vad_runtime.contracts.errors import VadError
+from vad_runtime.contracts.errors import BackendError, VadError
 from vad_runtime.live.batching import RunTimes
 from vad_runtime.live.meters import BusyGauge
 from vad_runtime.live.scheduler import Scorer
@@ -230,6 +230,8 @@ class Engine:
         start_s = self._running_since_s = self._clock()
         try:
             scores: Scores = backend.infer(pixels)["score"]
+            if not np.isfinite(scores).all():  # no threshold would ever be reached
+                raise BackendError("the scores are not finite: try another precision.")
         except Exception as error:  # also a library's own: one bad clip must not end a site
             self._note_error(error)
             return None

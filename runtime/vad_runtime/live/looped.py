@@ -71,15 +71,22 @@ class Looped:
 
 
 def _sum(one: SourceStats, two: SourceStats) -> SourceStats:
-    holes = dict(one.holes)
-    for cause, count in two.holes.copy().items():
-        holes[cause] = holes.get(cause, 0) + count
     return replace(
         two,
         frames=one.frames + two.frames,
         damaged=one.damaged + two.damaged,
         undecodable_packets=one.undecodable_packets + two.undecodable_packets,
         timestamps_repaired=one.timestamps_repaired + two.timestamps_repaired,
-        holes=holes,
+        connections=one.connections + two.connections,
+        frozen=one.frozen + two.frozen,
+        dropped=_both(one.dropped, two.dropped),
+        holes=_both(one.holes, two.holes),
         notes=list(two.notes),
     )
+
+
+def _both(one: dict[str, int], two: dict[str, int]) -> dict[str, int]:
+    both = dict(one)
+    for cause, count in two.copy().items():
+        both[cause] = both.get(cause, 0) + count
+    return both

@@ -16,6 +16,10 @@ class Reader(Protocol):
     def waiting(self) -> int:
         """Frames in the queue, about."""
 
+    @property
+    def stopped(self) -> bool:
+        """Whether it was told to read no further."""
+
     def start(self) -> None:
         """Start reading."""
 

@@ -106,7 +106,7 @@ class LiveSite:
 
     def _start(self) -> None:
         file = self._file
-        self._folder = DataFolder(file.data)
+        self._folder = DataFolder(file.data, file.path)
         plan = self._opened(file, file.site.streams)
         self._check_streams(file, file.site.streams, plan)
         try:
@@ -201,6 +201,9 @@ class LiveSite:
             assert self._media is not None
             self._media.close(_STOP_S)
             self._media = self._recorder(new)
+        elif change.retention:
+            assert self._media is not None
+            self._media.keep(new.site.retention)
         self._file = new
         assert self._alerts is not None
         self._alerts.change(new, prepared)

@@ -20,7 +20,9 @@ class SiteChange:
     sinks_opened: list[str]
     """New and changed ones; a changed one is removed, too."""
     media: bool
-    """What is kept, or how much, changed."""
+    """What is kept changed."""
+    retention: bool
+    """How much is kept changed; no stream is touched by that."""
     health: bool
     """Where the status is served changed."""
 
@@ -28,7 +30,13 @@ class SiteChange:
     def nothing(self) -> bool:
         """Whether both files say the same."""
         return self == SiteChange(
-            removed=[], opened=[], sinks_removed=[], sinks_opened=[], media=False, health=False
+            removed=[],
+            opened=[],
+            sinks_removed=[],
+            sinks_opened=[],
+            media=False,
+            retention=False,
+            health=False,
         )
 
     @property
@@ -44,6 +52,7 @@ class SiteChange:
             _names("changed sinks", [name for name in self.sinks_opened if name in again]),
             _names("removed sinks", [name for name in self.sinks_removed if name not in again]),
             "media changed" if self.media else "",
+            "retention changed" if self.retention else "",
             "health changed" if self.health else "",
         ]
         return "; ".join(part for part in parts if part) or "nothing changed"
@@ -70,7 +79,7 @@ def change_between(
     """
     _require_same_place(old, new)
     everything = old.site.engine != new.site.engine or old.folder != new.folder
-    media = (old.site.media, old.site.retention) != (new.site.media, new.site.retention)
+    media = old.site.media != new.site.media
     # The recorder holds a ring for each stream, as long as its settings say.
     everything = everything or media
     before, after = old.site.streams, new.site.streams
@@ -95,6 +104,7 @@ def change_between(
         sinks_removed=[name for name in sinks_before if name not in same_sinks],
         sinks_opened=[name for name in sinks_after if name not in same_sinks],
         media=media,
+        retention=old.site.retention != new.site.retention,
         health=old.site.health != new.site.health,
     )
 

@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Protocol
 
 from vad_runtime.bundle import Bundle
-from vad_runtime.contracts.errors import ConfigError, InputError, SourceError
+from vad_runtime.contracts.errors import BackendError, ConfigError, InputError, SourceError
 from vad_runtime.contracts.manifest import Manifest, Scoring
 from vad_runtime.contracts.site import MediaSettings, StreamSettings
 from vad_runtime.detector import ScoredFrame
+from vad_runtime.files import home_expanded
 from vad_runtime.latency import Stage
 from vad_runtime.live.base import EventChange, EventRecord, StateChange
 from vad_runtime.live.events import EventTracker, site_scoring
@@ -21,7 +22,7 @@ from vad_runtime.live.stream import LiveStream
 from vad_runtime.sources import find_sources, open_source
 from vad_runtime.sources.address import Address, address_from_text
 from vad_runtime.sources.base import FrameSource, SourceInfo
-from vad_runtime.sources.connection import StreamTemplate
+from vad_runtime.sources.connection import StreamTemplate, require_decoder
 from vad_runtime.sources.live import LiveSource
 from vad_runtime.sources.pace import Pace
 from vad_runtime.sources.packets import PacketRing
@@ -91,6 +92,7 @@ def check_stream(
 
     Raises:
         ConfigError: The hop or the address make no sense.
+        BackendError: This machine lacks the camera's decoder.
         SourceError: A recording cannot be read.
     """
     try:
@@ -99,10 +101,14 @@ def check_stream(
         raise ConfigError(f"streams.{name}.hop: {error}. Give another.") from None
     try:
         address = absolute(settings.source.reveal(), folder)
-        if not address.live and open_it:
+        if address.live:
+            require_decoder(address, settings.decoder)
+        elif open_it:
             _recording(address, manifest, pictures=False)
     except SourceError as error:
         raise SourceError(f"streams.{name}.source: {error}") from None
+    except BackendError as error:
+        raise BackendError(f"streams.{name}: {error}") from None
     return address
 
 
@@ -114,7 +120,7 @@ def absolute(text: str, folder: Path) -> Address:
     """
     address = address_from_text(text)
     if address.kind in _PATHS:
-        return address_from_text(str(folder / Path(address.text).expanduser()))
+        return address_from_text(str(folder / home_expanded(address.text)))
     return address
 
 
@@ -165,6 +171,7 @@ def open_stream(
     ring: PacketRing | None = None
     source: FrameSource
     template: Callable[[], StreamTemplate | None] = _no_template
+    stage = Stage()
     if address.live:
         if wanted.clips:
             ring = teller.ring = PacketRing(media.ring_s(scoring.min_duration_s))
@@ -177,6 +184,7 @@ def open_stream(
             on_state=teller.state_changed,
             on_packet=None if ring is None else ring.add,
             say=teller.say,
+            stage=stage,  # the reader's would hold the wait for the camera
         )
 
         def template() -> StreamTemplate | None:
@@ -185,7 +193,6 @@ def open_stream(
     else:
         pictures = wanted.snapshots or wanted.overlay or wanted.clips
         source = _recorded(name, address, settings, manifest, pictures=pictures)
-    stage = Stage()
     depth = queue_depth(manifest.clip, settings.hop)
     tracker = EventTracker(
         site,
@@ -204,7 +211,7 @@ def open_stream(
             depth=depth,
             live=address.live,
             realtime=not address.live,
-            stage=stage,
+            stage=None if address.live else stage,
             on_item=hooks.wake,
         ),
         tracker=tracker,

@@ -22,6 +22,8 @@ class Where:
     host: str
     """As in the site file; an address that means "every interface" is asked on the loopback."""
     port: int
+    is_file: bool = True
+    """Whether `site` is a site file, by which it can be started; otherwise a data folder."""
 
     @property
     def text(self) -> str:
@@ -56,9 +58,10 @@ def asked(where: Where, *, timeout_s: float = 5.0) -> bytes:
                     raise _NoAnswer(f"sends an answer that does not end within {timeout_s:g} s")
             return body
     except ConnectionRefusedError:
+        start = where.site if where.is_file else "and its site file"
         raise InputError(
             f"{where.site} is not running: nobody answers on {where.text}. "
-            f"Start it with: vad-run site {where.site}"
+            f"Start it with: vad-run site {start}"
         ) from None
     except TimeoutError:
         raise InputError(

@@ -1,5 +1,6 @@
 """The table of `vad-run status`: what a site says of itself, for a terminal and for a pipe."""
 
+import textwrap
 import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -9,6 +10,7 @@ from vad_runtime.live.base import StreamState
 from vad_runtime.live.sparkline import ASCII_LEVELS, LEVELS, OVER, sparkline
 from vad_runtime.live.status import EngineStatus, PartStatus, SiteStatus, StreamStatus
 from vad_runtime.when import duration, time_of_day
+from vad_runtime.words import counted
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -16,7 +18,7 @@ if TYPE_CHECKING:
 
 _GAP = 2
 _CURVE, _LEAST_CURVE, _WIDEST_CURVE = 30, 12, 60
-_CURVE_KEEP = 6
+_CURVE_KEEP = 8
 _STYLES: dict[StreamState, str] = {
     "connecting": "yellow",
     "live": "green",
@@ -45,7 +47,7 @@ class Column:
     title: str
     cells: list[Cell]
     keep: int
-    """Columns with the smallest number go first where the terminal is narrow."""
+    """Columns with the largest number get their place first where the terminal is narrow."""
     right: bool = False
 
     @property
@@ -60,6 +62,8 @@ class View:
 
     head: list[Cell]
     columns: list[Column]
+    hidden: list[Cell]
+    """Which columns a wider terminal would show; empty = all are there."""
     notes: list[Cell]
     """What there is to say of streams in words."""
     foot: list[Cell]
@@ -78,16 +82,17 @@ def view_of(
     Args:
         status: What the site said.
         width: Characters of the terminal; None = as wide as it gets. The curve of scores shrinks
-            first, then whole columns go.
+            first, then whole columns go, and a line says which.
         height: Lines of the terminal; None = as long as it gets. Words about streams that are well
             go first, then streams that are well; streams with a trouble come first then.
         ascii_only: The terminal shows no characters but ASCII.
     """
-    head = _head(status)
+    head = _head(status, width)
     foot = [_engine(engine) for engine in status.engines] + [_part(part) for part in status.parts]
     streams = list(status.streams)
     notes = [note for stream in streams if (note := _note(stream))]
     if height is not None:
+        height -= len(_hidden(_fitted(streams, status.now_s, width, ascii_only), width))
         notes = notes[: max(height - len(head) - len(foot) - len(streams) - 4, 0)]
         room = max(height - len(head) - len(foot) - len(notes) - 5, 3)
         if len(streams) > room:
@@ -96,7 +101,8 @@ def view_of(
             notes = [Cell(f"and {left} more streams; a higher terminal shows them", "dim")]
             streams = streams[:room]
     columns = _fitted(streams, status.now_s, width, ascii_only)
-    return View(head=head, columns=columns, notes=notes, foot=foot)
+    hidden = _hidden(columns, width)
+    return View(head=head, columns=columns, hidden=hidden, notes=notes, foot=foot)
 
 
 def plain_lines(view: View) -> list[str]:
@@ -107,6 +113,7 @@ def plain_lines(view: View) -> list[str]:
         lines.append(_line(view.columns, [column.title for column in view.columns]))
         for row in zip(*(column.cells for column in view.columns), strict=True):
             lines.append(_line(view.columns, [cell.text for cell in row]))
+        lines += [cell.text for cell in view.hidden]
     for block in (view.notes, view.foot):
         if block:
             lines += ["", *(cell.text for cell in block)]
@@ -132,7 +139,7 @@ def rich_view(view: View, threshold_colours: bool = True) -> "RenderableType":
     # Text and not strings: Rich would read brackets in a stream's error as its own markup.
     parts: list[RenderableType] = [Text(c.text, c.style, no_wrap=True) for c in view.head]
     if view.columns and view.columns[0].cells:
-        parts += [Text(), table]
+        parts += [Text(), table, *(Text(c.text, c.style, no_wrap=True) for c in view.hidden)]
     for block in (view.notes, view.foot):
         if block:
             texts = (Text(c.text, c.style, no_wrap=True, overflow="ellipsis") for c in block)
@@ -164,7 +171,7 @@ def _width(columns: Sequence[Column]) -> int:
     return sum(column.width for column in columns) + _GAP * (len(columns) - 1)
 
 
-def _head(status: SiteStatus) -> list[Cell]:
+def _head(status: SiteStatus, width: int | None) -> list[Cell]:
     state = Cell("all is well", "green") if status.ok else Cell("TROUBLE", _ALARM)
     facts = [
         f"vad-edge {shown(status.version)}",
@@ -174,9 +181,17 @@ def _head(status: SiteStatus) -> list[Cell]:
         f"process {status.pid}",
     ]
     if status.reloads:
-        facts.append(f"{status.reloads} reloads")
-    first = Cell(f"{shown(status.site)}: {state.text}  ({', '.join(facts)})", state.style)
-    return [first, *(Cell(f"  {shown(trouble)}", "red") for trouble in status.troubles)]
+        facts.append(counted(status.reloads, "reload"))
+    lines = [Cell(f"{shown(status.site)}: {state.text}  ({', '.join(facts)})", state.style)]
+    lines += [Cell(f"  {shown(trouble)}", "red") for trouble in status.troubles]
+    if width is None:
+        return lines
+    room = max(width, 20)
+    return [
+        Cell(part, line.style)
+        for line in lines
+        for part in textwrap.wrap(line.text, room, subsequent_indent="    ") or [line.text]
+    ]
 
 
 def _columns(streams: Sequence[StreamStatus], now_s: float) -> list[Column]:
@@ -186,15 +201,15 @@ def _columns(streams: Sequence[StreamStatus], now_s: float) -> list[Column]:
     return [
         column("stream", 99, [Cell(shown(s.name), "bold") for s in streams], right=False),
         column("state", 98, [_state(s) for s in streams], right=False),
-        column("since", 2, [Cell(duration(now_s - s.state_since_s), "dim") for s in streams]),
-        column("score / alarm at", 9, [_score(s) for s in streams]),
-        column("fps in / scored", 5, [_fps(s) for s in streams]),
-        column("ms p50 / p95 of", 8, [_latency(s) for s in streams]),
-        column("lost", 7, [_count(sum(s.dropped.values())) for s in streams]),
-        column("late", 3, [_count(s.misses) for s in streams]),
-        column("holes", 4, [_count(sum(s.holes.values())) for s in streams]),
-        column("events", 1, [Cell(str(s.events)) for s in streams]),
-        column("last event", 0, [_last_event(s, now_s) for s in streams]),
+        column("since", 1, [Cell(duration(now_s - s.state_since_s), "dim") for s in streams]),
+        column("score / alarm at", 10, [_score(s) for s in streams]),
+        column("fps in / scored", 4, [_fps(s) for s in streams]),
+        column("ms p50 / p95 of", 6, [_latency(s) for s in streams]),
+        column("left out", 5, [_count(sum(s.dropped.values())) for s in streams]),
+        column("missed", 2, [_count(s.misses) for s in streams]),
+        column("holes", 3, [_count(sum(s.holes.values())) for s in streams]),
+        column("events", 7, [Cell(str(s.events)) for s in streams]),
+        column("last event", 9, [_last_event(s, now_s) for s in streams]),
     ]
 
 
@@ -206,13 +221,30 @@ def _fitted(
     space = _CURVE
     columns.insert(3, _curve(streams, _LEAST_CURVE, ascii_only))
     if width is not None:
-        while _width(columns) > width and len(columns) > 2:
-            columns.remove(min(columns, key=lambda column: column.keep))
+        wanted = sorted(columns, key=lambda column: -column.keep)
+        kept = wanted[:2]
+        for column in wanted[2:]:
+            if _width([*kept, column]) <= width:
+                kept.append(column)
+        columns = [column for column in columns if column in kept]
         space = _LEAST_CURVE + width - _width(columns)
     for place, column in enumerate(columns):
         if column.keep == _CURVE_KEEP:
             columns[place] = _curve(streams, min(space, _WIDEST_CURVE), ascii_only)
     return columns
+
+
+def _hidden(columns: Sequence[Column], width: int | None) -> list[Cell]:
+    if width is None:
+        return []
+    there = {column.title for column in columns}
+    left = [column.title for column in _columns([], 0.0) if column.title not in there]
+    if all(column.keep != _CURVE_KEEP for column in columns):
+        left.append("the curve of scores")
+    if not left:
+        return []
+    text = f"a wider terminal shows: {', '.join(left)}"
+    return [Cell(part, "dim") for part in textwrap.wrap(text, max(width, 20))]
 
 
 def _curve(streams: Sequence[StreamStatus], width: int, ascii_only: bool) -> Column:
@@ -272,9 +304,9 @@ def _note(stream: StreamStatus) -> Cell | None:
         said.append(f"{stream.state}: {reason} ({shown(stream.source)})")
     if stream.connections > 1:
         said.append(f"connected {stream.connections} times")
-    for what, counts in (("lost", stream.dropped), ("holes", stream.holes)):
+    for what, counts in (("left out", stream.dropped), ("holes", stream.holes)):
         if sum(counts.values()):
-            said.append(f"{what} {_causes(counts)}")
+            said.append(f"{what}: {_causes(counts)}")
     if not said:
         return None
     style = "" if stream.state in _WELL else _STYLES[stream.state]
@@ -283,16 +315,17 @@ def _note(stream: StreamStatus) -> Cell | None:
 
 def _causes(counts: Mapping[str, int]) -> str:
     largest = sorted(counts.items(), key=lambda item: -item[1])
-    return ", ".join(f"{count} {shown(cause)}" for cause, count in largest if count)
+    return ", ".join(f"{shown(cause)} {count}" for cause, count in largest if count)
 
 
 def _engine(engine: EngineStatus) -> Cell:
     text = (
-        f"{shown(engine.bundle)} on {shown(engine.device)}: {len(engine.streams)} streams, "
-        f"busy {100 * engine.busy:.0f} %, {engine.clips} clips"
+        f"{shown(engine.bundle)} on {shown(engine.device)}: "
+        f"{counted(len(engine.streams), 'stream')}, busy {100 * engine.busy:.0f} %, "
+        f"{counted(engine.clips, 'clip')}"
     )
     if engine.errors:
-        text += f", {engine.errors} errors"
+        text += f", {counted(engine.errors, 'error')}"
     if engine.trouble:
         text += f"; {shown(engine.trouble)}"
     return Cell(text, "red" if engine.trouble else "")

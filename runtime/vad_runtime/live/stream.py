@@ -22,6 +22,7 @@ from vad_runtime.live.events import EventTracker, site_scoring
 from vad_runtime.live.gauges import StreamGauges
 from vad_runtime.live.reader import Reader, queue_depth
 from vad_runtime.live.status import StreamStatus
+from vad_runtime.sources.address import masked
 from vad_runtime.sources.base import FASTER, Frame, FrameSource
 from vad_runtime.sources.pace import Pace
 from vad_runtime.windows import Clip, HoleRule
@@ -343,10 +344,12 @@ class LiveStream:
         reason = ""
         if self.error is not None:
             kind = "" if isinstance(self.error, VadError) else f"{type(self.error).__name__}: "
-            reason = " ".join(f"{kind}{self.error}".split())
+            reason = masked(" ".join(f"{kind}{self.error}".split()))
         self._gauges.set_state("ended", reason)
         try:
-            self._tell(self._tracker.stop(self._wall(), self.stopping or "stop"), None)
+            whole = self._finishing and self.error is None and not self.reader.stopped
+            by = self.stopping or ("end" if whole else "stop")
+            self._tell(self._tracker.stop(self._wall(), by), None)
         finally:
             self._on_ended(self)
 
@@ -371,7 +374,8 @@ class LiveStream:
             (unscored if cause == FASTER else fields["dropped"])[cause] = count
         if self.reader.dropped:
             fields["dropped"]["queue full"] = self.reader.dropped
-        fields["camera_fps"] = getattr(source, "camera_fps", 0) or fields["camera_fps"]
+        if fields["camera_fps"]:  # frames come; what was measured before a loss is no rate now
+            fields["camera_fps"] = getattr(source, "camera_fps", 0) or fields["camera_fps"]
         return StreamStatus(
             **fields,
             name=self.name,

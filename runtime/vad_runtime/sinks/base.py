@@ -1,7 +1,7 @@
 """What a sink of alerts is, and what it asks of the outbox."""
 
 from collections.abc import Collection, Sequence
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
     from vad_runtime.store.outbox import Due
@@ -66,6 +66,18 @@ class Sink(Protocol):
 
     def close(self) -> None:
         """Let go of connections and files within two seconds. Called once, from any thread."""
+
+
+@runtime_checkable
+class TriesOut(Protocol):
+    """A sink that can be tried without an alert, before it is in use."""
+
+    def try_out(self) -> str:
+        """Connect and log in as for an alert, send none, and return what was done.
+
+        Raises:
+            DeliveryError: It would not deliver.
+        """
 
 
 class Spool(Protocol):

@@ -184,11 +184,14 @@ class Delivery:
         skip = set(self._held)
         while True:
             rows = self._outbox.due(self._sink.name, self._unix(), self._sink.most, skip=skip)
-            held = {row.event.stream for row in rows if self._sink.wait_s(row.event.stream) > 0}
-            if not held:
+            waits_s = {row.event.stream: 0.0 for row in rows}
+            waits_s = {s: wait_s for s in waits_s if (wait_s := self._sink.wait_s(s)) > 0}
+            if not waits_s:
                 break
             # Asked again without them: a storm of one stream must not hide another's only row.
-            skip |= held
+            # Nor are thousands of rows read every second until the stream's time has come.
+            self._held.update({stream: now + wait_s for stream, wait_s in waits_s.items()})
+            skip |= waits_s.keys()
         if self._sink.by_stream and rows:
             rows = [row for row in rows if row.event.stream == rows[0].event.stream]
         return rows

@@ -73,7 +73,7 @@ class MailSink:
         self._settings, self._site, self._folder = settings, site, data_folder
         self._say, self._clock = say, clock
         self._context = context
-        self._last: dict[str, float] = {}  # stream -> when its latest mail went out
+        self._last: dict[str, float] = {}  # stream -> when the latest start was mailed
         self._no_picture_for: set[int] = set()  # rows whose mail was too large
         self._refused: frozenset[str] = frozenset()
         self._stopping = threading.Event()
@@ -113,7 +113,20 @@ class MailSink:
                 self._no_picture_for = {due.id for due in batch}
             raise
         self._no_picture_for = set()
-        self._last[batch[0].event.stream] = self._clock()
+        # The end of an alarm alone must not hold back the next alarm.
+        if any(due.kind == "started" for due in batch):
+            self._last[batch[0].event.stream] = self._clock()
+
+    def try_out(self) -> str:
+        """Connect, encrypt and log in as for a mail, and send none; return what was done.
+
+        Raises:
+            DeliveryError: The server would take no mail.
+        """
+        self._send(None)
+        done = [f"answers at {self._settings.host}:{self._settings.port}"]
+        done += ["encrypted"] if self._settings.tls != "none" else []
+        return ", ".join(done + (["logged in"] if self._settings.user is not None else []))
 
     # -- the mail ----------------------------------------------------------------------------------
 
@@ -131,7 +144,7 @@ class MailSink:
         message["Auto-Submitted"] = "auto-generated"
         if any(due.maybe_repeated for due in batch):
             message["X-Vad-Maybe-Repeated"] = "1"
-        message.set_content(mail_text(self._site, batch))
+        message.set_content(mail_text(self._site, batch, self._folder))
         if picture is not None:
             stream = first.event.stream
             message.add_attachment(
@@ -157,7 +170,7 @@ class MailSink:
 
     # -- the server --------------------------------------------------------------------------------
 
-    def _send(self, message: EmailMessage) -> None:
+    def _send(self, message: EmailMessage | None) -> None:
         settings = self._settings
         handed_over = False
         cut = threading.Event()
@@ -165,6 +178,8 @@ class MailSink:
             with self._connected(cut) as server:
                 if settings.user is not None and settings.password is not None:
                     server.login(settings.user.reveal(), settings.password.reveal())
+                if message is None:
+                    return
                 handed_over = True
                 refused = server.send_message(message)
         except smtplib.SMTPRecipientsRefused as error:
@@ -234,11 +249,11 @@ class MailSink:
         self._refused = refused
 
     def _words(self, code: int, words: str | bytes) -> str:
-        secret = self._settings.password
-        return f"{code} {one_line(words, [secret.reveal()] if secret else [])}".strip()
+        secrets = (self._settings.password, self._settings.user)
+        return f"{code} {one_line(words, [one.reveal() for one in secrets if one])}".strip()
 
     def _told(self, reason: str) -> str:
-        return f"{self._settings.host}: {reason}"
+        return f"{self._settings.host}:{self._settings.port}: {reason}"
 
 
 def _cut_off(server: smtplib.SMTP, cut: threading.Event) -> None:

@@ -1,7 +1,9 @@
 """The words of an alert mail: pure functions of the rows it is about."""
 
 import math
+import shlex
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vad_runtime.live.base import EventRecord
@@ -50,10 +52,16 @@ def mail_subject(site: str, batch: "Sequence[Due]") -> str:
     return f"{head} {len(events)} alarms {between}, worst {peak}"
 
 
-def mail_text(site: str, batch: "Sequence[Due]") -> str:
-    """Return the body, plain text of lines that are not too long for a telephone."""
+def mail_text(site: str, batch: "Sequence[Due]", data_folder: Path) -> str:
+    """Return the body, plain text of lines that are not too long for a telephone.
+
+    Args:
+        site: Name of the site.
+        batch: What the mail is about.
+        data_folder: Named in the command that lists all events.
+    """
     events = latest_events(batch)
-    lines = _one(site, events[0]) if len(events) == 1 else _many(site, events)
+    lines = _one(site, events[0]) if len(events) == 1 else _many(site, events, data_folder)
     if any(due.maybe_repeated for due in batch):
         lines += ["", "The connection broke off before: you may have had this already."]
     return "\n".join(lines) + "\n"
@@ -86,7 +94,7 @@ def _one(site: str, event: EventRecord) -> list[str]:
     return lines
 
 
-def _many(site: str, events: list[EventRecord]) -> list[str]:
+def _many(site: str, events: list[EventRecord], data_folder: Path) -> list[str]:
     going_on = sum(event.end_s is None for event in events)
     highest = max(events, key=_peak)
     lines = [
@@ -105,7 +113,8 @@ def _many(site: str, events: list[EventRecord]) -> list[str]:
         lines.append(f"{row}  {event.clip or ''}".rstrip())
     if len(shown) < len(events):
         lines.append(f"and {len(events) - len(shown)} with lower peaks.")
-    lines += ["", "All of them: vad-run events"]
+    command = f"vad-run events {shlex.quote(str(data_folder.absolute()))}"
+    lines += ["", "All of them, on the machine of the site:", one_line(command)]
     return lines
 
 

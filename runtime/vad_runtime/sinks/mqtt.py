@@ -134,6 +134,24 @@ class MqttSink:
             self._tell_streams(self._client, self._statuses())
         return ""
 
+    def try_out(self) -> str:
+        """Connect and log in, and publish nothing; return what was done. Of a sink not in use.
+
+        Raises:
+            DeliveryError: The broker does not take us.
+        """
+        settings = self._settings
+        client = self._started(will=False)
+        with self._lock:
+            self._lock.wait_for(lambda: self._why != CONNECTING, settings.timeout_s)
+            connected, why = self._connected, self._why
+        self._end(client)
+        if not connected:
+            raise DeliveryError(self._told(why))
+        done = [f"answers at {settings.host}:{settings.port}"]
+        done += ["encrypted"] if settings.tls else []
+        return ", ".join(done + (["logged in"] if settings.user is not None else []))
+
     def deliver(self, batch: "Sequence[Due]") -> None:
         """Publish rows and wait for the broker's acknowledgements.
 
@@ -264,7 +282,7 @@ class MqttSink:
 
     # -- the connection ----------------------------------------------------------------------------
 
-    def _started(self) -> paho.Client:
+    def _started(self, *, will: bool = True) -> paho.Client:
         settings = self._settings
         client = paho.Client(
             CallbackAPIVersion.VERSION2,
@@ -277,7 +295,8 @@ class MqttSink:
             client.username_pw_set(settings.user.reveal(), password)
         if settings.tls:
             client.tls_set()
-        client.will_set(self._topics.site_availability, "offline", qos=1, retain=True)
+        if will:
+            client.will_set(self._topics.site_availability, "offline", qos=1, retain=True)
         client.connect_timeout = settings.timeout_s
         # A connection that breaks again and again must not pile up greetings without end.
         client.max_queued_messages_set(MOST_QUEUED)
@@ -321,7 +340,7 @@ class MqttSink:
             self._lock.notify_all()
 
     def _told(self, reason: str) -> str:
-        return f"{self._settings.host}: {reason}"
+        return f"{self._settings.host}:{self._settings.port}: {reason}"
 
 
 def _on(alarm: bool) -> str:

@@ -13,6 +13,7 @@ r"""Overlay video: the film with score, threshold and alarm drawn on it, as an H
 
 import math
 from collections import deque
+from collections.abc import Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import lru_cache
@@ -51,6 +52,8 @@ ENCODERS = (("libx264", 90_000), ("libopenh264", 90_000), ("mpeg4", 60_000))
 
 FAILURES = (OSError, av.error.FFmpegError)
 """What FFmpeg raises; not all of its errors are also errors of the operating system."""
+
+_FASTSTART = {"movflags": "+faststart"}
 
 UNSCORED = {"warm-up": "warming up", "damaged": "damaged frame"}
 
@@ -164,6 +167,7 @@ class OverlayWriter:
         source: Full size and frame rate of the source.
         scoring: The threshold to draw.
         max_side: Longest side of the film, pixels; at least 320.
+        container: Options of FFmpeg's MP4 writer.
 
     Raises:
         InputError: No encoder, or the file cannot be written.
@@ -171,7 +175,13 @@ class OverlayWriter:
     """
 
     def __init__(
-        self, path: Path, source: SourceInfo, scoring: Scoring, *, max_side: int = 960
+        self,
+        path: Path,
+        source: SourceInfo,
+        scoring: Scoring,
+        *,
+        max_side: int = 960,
+        container: Mapping[str, str] = _FASTSTART,
     ) -> None:
         if max_side < SMALLEST[0]:
             raise ValueError(f"max_side is {max_side}; text needs {SMALLEST[0]} pixels at least")
@@ -184,7 +194,7 @@ class OverlayWriter:
         self._held: float | None = None
         self._frames = 0
         self._encoder: _Encoder | None = _Encoder(
-            self._part, self._layout.width, self._layout.height, source.fps
+            self._part, self._layout.width, self._layout.height, source.fps, container
         )
 
     @property
@@ -363,15 +373,15 @@ class OverlayWriter:
 class _Encoder:
     """An mp4 file that takes RGB pictures with their times."""
 
-    def __init__(self, file: Path, width: int, height: int, fps: float) -> None:
+    def __init__(
+        self, file: Path, width: int, height: int, fps: float, container: Mapping[str, str]
+    ) -> None:
         self._file = file
         name, self._clock = _available_encoder()
         self._last = -1
         self._yuv = np.empty((height * 3 // 2, width), np.uint8)
         try:
-            self._container = av.open(
-                str(file), "w", format="mp4", options={"movflags": "+faststart"}
-            )
+            self._container = av.open(str(file), "w", format="mp4", options=dict(container))
         except FAILURES as error:
             raise unwritable(file, error) from None
         fps = fps if math.isfinite(fps) and fps > 0 else 25.0

@@ -171,7 +171,7 @@ def read_rows(csv_path: Path) -> list[Row]:
     """Read a `scores.csv` strictly.
 
     Args:
-        csv_path: A complete file that `RowWriter` wrote.
+        csv_path: A complete file that `RowWriter` wrote, or a site, whose column `utc` is left out.
 
     Returns:
         The rows in order of frames.
@@ -187,7 +187,7 @@ def read_rows(csv_path: Path) -> list[Row]:
         raise InputError(f"{csv_path} is no scores file ({error.reason}). Give another.") from None
     lines = text.split("\n")
     header = lines[0].split(",")
-    if header not in (_columns(False), _columns(True)):
+    if header not in (_columns(False), _columns(True), [*_columns(False), "utc"]):
         raise InputError(
             f"{csv_path}, line 1: not the header of a scores file. Give a scores.csv of vad-run."
         )

@@ -106,6 +106,20 @@ class WebhookSink:
     def close(self) -> None:
         """Do nothing."""
 
+    def try_out(self) -> str:
+        """Connect, and for https check the certificate; post nothing. Return what was done.
+
+        Raises:
+            DeliveryError: There is no connection.
+        """
+        limit_s = self._settings.timeout_s
+        try:
+            self._connect(time.monotonic() + limit_s).close()
+        except (OSError, ValueError) as error:
+            raise DeliveryError(self._told(network_reason(error, limit_s))) from None
+        target = self._target
+        return f"answers at {target.host}:{target.port}" + (", encrypted" if target.tls else "")
+
     def deliver(self, batch: "Sequence[Due]") -> None:
         """Post rows one after another.
 
@@ -204,8 +218,8 @@ class WebhookSink:
         )
 
     def _told(self, reason: str) -> str:
-        """Name the host and no more: a path is often the password of a webhook."""
-        return f"{self._target.host}: {reason}"
+        """Name host and port, no more: a path is often the password of a webhook."""
+        return f"{self._target.netloc}: {reason}"
 
     def _secrets(self) -> list[str]:
         url, secret = self._settings.url.reveal(), self._settings.secret

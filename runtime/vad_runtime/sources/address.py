@@ -142,6 +142,8 @@ def masked(text: str) -> str:
 def _without_logins(text: str) -> str:
     out, at = [], 0
     for word in _WORD.finditer(text):
+        if "@" not in word[0]:
+            continue
         login = word[0].rfind("@") + word.start()
         start = text.find("://", at, word.end()) + 3
         while 3 <= start <= login:

@@ -139,6 +139,34 @@ class Connection(Protocol):
         """
 
 
+def require_decoder(address: Address, decoder: Decoder) -> None:
+    """Refuse a camera whose decoder this machine does not have; nothing is connected.
+
+    Raises:
+        BackendError: It has none.
+        SourceError: A package is missing.
+    """
+    try:
+        if address.kind == "gstreamer" or decoder == "gstreamer":
+            from vad_runtime.sources.gst_connection import require_gstreamer
+
+            require_gstreamer(address)
+        elif decoder == "nvdec" and address.kind != "usb":
+            from vad_runtime.sources.decoders import hardware
+
+            hardware(decoder)
+    except ModuleNotFoundError as error:
+        raise _missing(error) from None
+
+
+def _missing(error: ModuleNotFoundError) -> Exception:
+    if (error.name or "").split(".")[0] not in ("av", "cv2"):
+        return error
+    return SourceError(
+        f"reading cameras needs {error.name}. Install it with: pip install 'vad-edge[video]'"
+    )
+
+
 def open_connection(
     address: Address,
     *,
@@ -181,11 +209,7 @@ def open_connection(
             )
         from vad_runtime.sources.pyav_connection import PyavConnection
     except ModuleNotFoundError as error:
-        if (error.name or "").split(".")[0] not in ("av", "cv2"):
-            raise
-        raise SourceError(
-            f"reading cameras needs {error.name}. Install it with: pip install 'vad-edge[video]'"
-        ) from None
+        raise _missing(error) from None
     return PyavConnection(
         address,
         decoder=decoder,

@@ -30,7 +30,7 @@ def hardware(decoder: Decoder) -> Any:
 
         return HWAccel(device_type="cuda", allow_software_fallback=decoder == "auto")
     if decoder == "nvdec":
-        raise BackendError(f"--decoder nvdec: {why}. Use --decoder auto.")
+        raise BackendError(f"decoder nvdec: {why}. Use decoder auto.")
     return None
 
 

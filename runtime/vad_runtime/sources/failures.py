@@ -36,7 +36,13 @@ def refuses(error: BaseException) -> bool:
     return isinstance(error, av.error.HTTPUnauthorizedError | av.error.HTTPForbiddenError)
 
 
-def reason_of(error: av.error.FFmpegError, waited_s: float, address: Address | None = None) -> str:
+def reason_of(
+    error: av.error.FFmpegError,
+    waited_s: float,
+    address: Address | None = None,
+    *,
+    took_s: float = 0.0,
+) -> str:
     """Say why, in words without the address.
 
     Args:
@@ -44,6 +50,8 @@ def reason_of(error: av.error.FFmpegError, waited_s: float, address: Address | N
         waited_s: How long it waited at most, seconds.
         address: Given while connecting: the name of a host that is unknown is sought once more,
             since FFmpeg says only "I/O error" then.
+        took_s: How long it has really taken, seconds. Where nothing comes at all, FFmpeg's RTSP
+            calls its own waiting, once it is broken off, invalid data.
     """
     for kind, text in _HTTP.items():
         if isinstance(error, kind):
@@ -55,6 +63,8 @@ def reason_of(error: av.error.FFmpegError, waited_s: float, address: Address | N
     if isinstance(error, av.error.EOFError):
         return "the other side closed the connection"
     if isinstance(error, av.error.InvalidDataError):
+        if took_s >= waited_s:
+            return f"no answer within {waited_s:g} s"
         return "what comes is no video"
     if isinstance(error, av.error.ProtocolNotFoundError):
         return "this FFmpeg was built without that protocol"

@@ -23,6 +23,17 @@ _FALLBACK_FPS = 25.0
 _SINK = "videoconvert ! video/x-raw,format=BGR ! appsink drop=true max-buffers=4 sync=false"
 
 
+def _silence() -> None:
+    """Keep OpenCV from printing: a line for each try, in which a pipeline's password may stand."""
+    logging: Any = getattr(getattr(cv2, "utils", None), "logging", cv2)
+    set_level = getattr(logging, "setLogLevel", None)  # of OpenCV 4.5 and newer
+    if set_level is not None and "OPENCV_LOG_LEVEL" not in os.environ:
+        set_level(0)
+
+
+_silence()
+
+
 class CvConnection:
     """See `Connection`. A capture of OpenCV that is open.
 
@@ -112,11 +123,7 @@ def gst_connection(
         BackendError: This OpenCV has no GStreamer.
         ConnectionFailed: The pipeline does not start.
     """
-    if not _has_gstreamer():
-        raise BackendError(
-            f"{address} needs an OpenCV with GStreamer, which pip's never has. "
-            "Use the system's (apt install python3-opencv), or --decoder auto with an address."
-        )
+    require_gstreamer(address)
     text = pipeline(address, transport)
     capture = cv2.VideoCapture()
     times = [
@@ -170,6 +177,15 @@ def pipeline(address: Address, transport: Transport) -> str:
         text = f"rtspt{text[4:]}"  # how GStreamer writes RTSP over TCP
     quoted = text.replace("\\", "\\\\").replace('"', '\\"')
     return f'uridecodebin uri="{quoted}" ! {_SINK}'
+
+
+def require_gstreamer(address: Address) -> None:
+    """Raise a BackendError that names the address, where this OpenCV has no GStreamer."""
+    if not _has_gstreamer():
+        raise BackendError(
+            f"{address} needs an OpenCV with GStreamer, which pip's never has. "
+            "Use the system's (apt install python3-opencv), or decoder auto with an address."
+        )
 
 
 def _has_gstreamer() -> bool:

@@ -7,10 +7,12 @@ from dataclasses import replace
 from typing import Any
 
 from vad_runtime.contracts.clip import ClipSpec
+from vad_runtime.contracts.errors import VadError
 from vad_runtime.contracts.site import Secret, StreamSettings
 from vad_runtime.latency import Stage
 from vad_runtime.live.base import StateChange, StreamState
-from vad_runtime.sources.address import Address
+from vad_runtime.live.contained import bug_text
+from vad_runtime.sources.address import Address, masked
 from vad_runtime.sources.backoff import Backoff
 from vad_runtime.sources.base import LIVE, Frame, SourceInfo, SourceStats
 from vad_runtime.sources.connection import (
@@ -64,7 +66,8 @@ class LiveSource:
         settings: Everything else; its `source` is not looked at.
         pictures: Whether `Frame.picture` will be called.
         on_state: Called with each change of state, one at a time, by the thread that reads or the
-            one that watches. Must neither block nor call `stop`'s thread back.
+            one that watches. Must neither block nor call `stop`'s thread back. What it raises ends
+            the source, and `frames` raises it.
         on_packet: Called with each packet of the video, by the thread that reads, before decoding.
         say: Takes the few lines that are no change of state, without the stream's name.
         stage: Receives the time that each picture took to decode and resize, seconds, without that
@@ -114,6 +117,7 @@ class LiveSource:
         self._reading_since_s = 0.0
         self._waited_s: float | None = None
         self._skipping_since_s: float | None = None
+        self._failed: Exception | None = None
 
     # -- what anybody may ask --------------------------------------------------------------------
 
@@ -197,6 +201,8 @@ class LiveSource:
     def frames(self) -> Iterator[Frame]:
         """Yield frames until `stop`, once; waits as long as there is no camera.
 
+        Whatever happens to a camera that has given a frame, it is sought again.
+
         Raises:
             BackendError: A decoder was asked for that this machine does not have.
             SourceError: A package is missing, or the address is not live.
@@ -211,6 +217,8 @@ class LiveSource:
                 self._maker.lost("stalled" if state == "stalled" else "reconnected")
                 self._tell(state, reason)
                 self._stop.wait(self._backoff.wait_s(refused=state == "refused"))
+            if self._failed is not None:
+                raise self._failed
         finally:
             self.stop()
             watcher.join()
@@ -241,6 +249,12 @@ class LiveSource:
                     yield frame
         except ConnectionFailed as error:
             return self._loss(error)
+        except Exception as error:
+            # Before the first frame something is not as it must be. Later it was: a GPU without
+            # memory for once, or a picture that nothing can be done with, must not end a month.
+            if self._stats.frames == 0:
+                raise
+            return "lost", masked(str(error) if isinstance(error, VadError) else bug_text(error))
         finally:
             if began_s is not None:
                 self._backoff.ended(self._clock() - began_s)
@@ -355,7 +369,11 @@ class LiveSource:
             self._change = StateChange(
                 state=state, before=self._change.state, reason=reason, monotonic_s=self._clock()
             )
-            self._on_state(self._change)
+            try:
+                self._on_state(self._change)
+            except Exception as error:  # `frames` raises it, whichever thread this is
+                self._failed = self._failed or error
+                self.stop()
 
     def _watch(self) -> None:
         """Close a connection that is silent, which some do not notice themselves.

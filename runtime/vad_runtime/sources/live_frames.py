@@ -102,6 +102,7 @@ class FrameMaker:
         stats.undecodable_packets += image.lost_packets
         if image.skipped_packets:
             _count(stats.dropped, BEHIND, image.skipped_packets)
+            self._rate.restart()  # what we leave out makes the camera no slower
         index = self._index + image.lost_packets + image.skipped_packets
         self._index = index + 1
         stamp = self._timeline.stamp(image.pts_s, now_s)

@@ -8,6 +8,7 @@ _CHANGE = 0.25
 """Rates that differ by more are another setting of the camera, not its jitter."""
 _EARLY = 0.4
 """Share of a step by which a frame may come early: jitter of the camera's clock."""
+_LONGEST_HOLD_S = 1.0
 
 
 class Pace:
@@ -62,6 +63,25 @@ class Pace:
         """Return how many times too fast moves look to the model, or None where they do not."""
         ratio = self.ratio(camera_fps)
         return 1.0 / ratio if 0 < ratio < 1 - _TOLERANCE else None
+
+
+class Even:
+    """Spreads out by their times pictures that come in bursts. Not for several threads."""
+
+    def __init__(self) -> None:
+        self._offset_s: float | None = None
+
+    def wait_s(self, pts_s: float, now_s: float) -> float:
+        """Return how long to wait before the picture behind this one is asked for, seconds.
+
+        Args:
+            pts_s: Time of the picture that has come, by the stream's clock.
+            now_s: The present, by the monotonic clock.
+        """
+        offset_s = now_s - pts_s
+        if self._offset_s is None or not 0 <= self._offset_s - offset_s <= _LONGEST_HOLD_S:
+            self._offset_s = offset_s  # the first, one that is late, or another clock
+        return self._offset_s - offset_s
 
 
 class RateMeter:

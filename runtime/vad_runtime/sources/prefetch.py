@@ -77,6 +77,11 @@ class Prefetch:
         """Frames in the queue, about."""
         return self._queue.qsize()
 
+    @property
+    def stopped(self) -> bool:
+        """Whether it was told to read no further."""
+        return self._stop.is_set()
+
     def poll(self) -> Frame | None:
         """Return the next frame if there is one; an error of the source is raised here, once."""
         # Asked before the queue is: what the thread left behind is then in the queue for sure.

@@ -29,6 +29,7 @@ from vad_runtime.sources.connection import (
 from vad_runtime.sources.decoders import hardware
 from vad_runtime.sources.failures import reason_of, refuses
 from vad_runtime.sources.h264_loss import H264Loss, parameter_sets
+from vad_runtime.sources.pace import Even
 from vad_runtime.sources.packet_times import PacketTimes
 
 # As in video.py, which says why: FFmpeg's own chatter, silenced inside FFmpeg.
@@ -40,6 +41,8 @@ DEFAULT_FPS = 25.0
 
 _UNTIMED = frozenset({"mpjpeg", "mjpeg", "jpeg_pipe", "image2pipe", "h264", "hevc", "mpegvideo"})
 """Formats without times: FFmpeg counts 25 a second there, whatever comes."""
+_IN_BURSTS = frozenset({"hls", "hls,applehttp", "dash"})
+"""Formats that bring a segment of some seconds at once, and then nothing for as long."""
 _NOT_VIDEO = frozenset({"tty", "concat", "ffmetadata", "lavfi"})  # demuxers of text files
 _DAMAGE_LASTS_S = 10.0  # streams with intra refresh have no key frames to wait for
 _NO_PICTURE_S = 20.0  # packets, but none gives a picture; groups of pictures may last 10 s
@@ -74,6 +77,7 @@ class PyavConnection:
         self._on_packet = on_packet
         self._lock = threading.Lock()
         self._closed = False
+        self._woken = threading.Event()
         self._reading = False
         self._skip = False
         self.undecodable = 0
@@ -97,10 +101,11 @@ class PyavConnection:
             if decoder == "nvdec" and not on_gpu:
                 raise BackendError(
                     f"{self._name}: nvdec does not decode {context.name}. "
-                    "Use --decoder auto, or another codec in the camera."
+                    "Use decoder auto, or another codec in the camera."
                 )
             self.template = self._template(context.extradata)
             self._untimed = self._container.format.name in _UNTIMED
+            self._even = Even() if self._container.format.name in _IN_BURSTS else None
             is_h264 = context.name == "h264"
             self._loss = H264Loss(context.extradata) if is_h264 else None
         except BaseException:
@@ -162,9 +167,14 @@ class PyavConnection:
                     self._skip = skipped == 0 or not packet.is_keyframe
                     if self._skip:
                         skipped += 1
+                        # Pictures that the decoder still holds come out behind this, with others
+                        # missing between them: B-frames, or large pictures decoded in parallel.
+                        damage.start(_seconds(packet), now)
                         continue
                 elif missing:
                     damage.start(_seconds(packet), now)
+                if packet.is_corrupt:  # MPEG-TS counts its packets; the decoder hides the hole
+                    damage.start(_seconds(packet), now, keys_too=True)
             try:
                 pictures = packet.decode()
             except av.error.FFmpegError:
@@ -185,6 +195,8 @@ class PyavConnection:
                     skipped_packets=skipped,
                 )
                 lost = skipped = 0
+                if self._even is not None and pts_s is not None:
+                    self._woken.wait(self._even.wait_s(pts_s, time.monotonic()))
             if now - last_image > max(_NO_PICTURE_S, self._stalled_s):
                 raise self._stalled(f"no packet gave a picture for {now - last_image:.0f} s")
 
@@ -196,6 +208,7 @@ class PyavConnection:
         """See `Connection.close`."""
         with self._lock:
             self._closed = True
+            self._woken.set()
             if not self._reading:
                 self._container.close()
 
@@ -279,8 +292,11 @@ class _Damage:
         self._since_s: float | None = None
         self._pts_s: float | None = None
 
-    def start(self, pts_s: float | None, now: float) -> None:
+    def start(self, pts_s: float | None, now: float, *, keys_too: bool = False) -> None:
+        """Note what is missing in front of a time; `keys_too` = in the picture of that time."""
         self._since_s, self._pts_s = now, pts_s
+        if keys_too and pts_s is not None:
+            self._pts_s = pts_s + 1e-6
 
     def holds(self, picture: av.VideoFrame, now: float) -> bool:
         pts_s = _seconds(picture)
@@ -308,6 +324,7 @@ def _opened(
     accel = hardware(decoder)
     options = stream_options(address, transport, max(connect_s, stalled_s))
     while True:
+        start = time.monotonic()
         try:
             return av.open(
                 address.text,
@@ -319,13 +336,12 @@ def _opened(
             if accel is None or not isinstance(error, _NO_DECODER):
                 if not isinstance(error, av.error.FFmpegError):
                     raise
-                raise ConnectionFailed(
-                    str(address), reason_of(error, connect_s, address), refused=refuses(error)
-                ) from None
+                took_s = time.monotonic() - start
+                reason = reason_of(error, connect_s, address, took_s=took_s)
+                raise ConnectionFailed(str(address), reason, refused=refuses(error)) from None
             if decoder == "nvdec":
                 raise BackendError(
-                    f"{address}: NVIDIA's decoder does not start for this stream. "
-                    "Use --decoder auto."
+                    f"{address}: NVIDIA's decoder does not start for this stream. Use decoder auto."
                 ) from None
         except ValueError as error:  # an address that PyAV cannot hand on
             raise ConnectionFailed(str(address), f"no usable address ({error})") from None

@@ -8,6 +8,7 @@ JUMP_BACK_S = 1.0
 _ROUNDING_S = 1e-6
 _CLOCK_SET_S = 10.0
 """Footage may come later or sooner than its times say by this; more is a clock that was set."""
+_MOST_AHEAD = 4  # frames
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,6 +46,8 @@ class Timeline:
         self._arrived_s = 0.0
         self._pts_s: float | None = None
         self._connected = False
+        self._ahead_s = 0.0
+        """What steps that were made longer have added, and the next ones take back."""
 
     @property
     def longest_step_s(self) -> float:
@@ -69,14 +72,20 @@ class Timeline:
             self._time_s = 0.0
             return Stamp(time_s=0.0)
         passed_s = max(now_s - arrived_s, 0.0)
+        own_s: float | None = None
         jump: str | None = None
         repaired = False
         if connected or pts_s is None or before_s is None:
             step_s = max(passed_s, _ROUNDING_S)
         else:
-            step_s, jump, repaired = self._step(pts_s - before_s, passed_s)
+            own_s = pts_s - before_s
+            step_s, jump, repaired = self._step(own_s, passed_s)
         if jump is None and not connected and step_s > self.longest_step_s:
             jump = "jump in time"
+        if own_s is None or jump is not None:
+            self._ahead_s = 0.0
+        else:
+            step_s = self._without_drift(own_s, step_s)
         self._time_s += step_s
         return Stamp(time_s=self._time_s, jump=jump, repaired=repaired)
 
@@ -90,3 +99,17 @@ class Timeline:
         if step_s > passed_s + _CLOCK_SET_S:
             return max(passed_s, nominal_s), "jump in time", True
         return step_s, None, False
+
+    def _without_drift(self, own_s: float, step_s: float) -> float:
+        """Return the step, less what repeated times before it have added: `own_s` is the camera's.
+
+        Two frames in each tick of a coarse clock must not make its hour last longer.
+        """
+        if step_s > own_s:
+            self._ahead_s += step_s - own_s
+            if self._ahead_s > _MOST_AHEAD / self.fps:  # no tick, but a clock that was set
+                self._ahead_s = 0.0
+            return step_s
+        back_s = min(self._ahead_s, step_s / 2)
+        self._ahead_s -= back_s
+        return step_s - back_s

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from vad_runtime.contracts.errors import InputError
+from vad_runtime.files import PRIVATE_FILE, private_folder
 from vad_runtime.store.schema import MIGRATIONS, VERSION
 
 NAME = "vad.db"
@@ -107,7 +108,9 @@ class Database:
         return self._connection
 
     def _opened(self) -> sqlite3.Connection:
-        self.path.parent.mkdir(parents=True, exist_ok=True)
+        private_folder(self.path.parent)
+        if not self.path.exists():  # its log and index take over the rights
+            self.path.touch(PRIVATE_FILE)
         connection = sqlite3.connect(
             self.path, timeout=BUSY_S, isolation_level=None, check_same_thread=False
         )

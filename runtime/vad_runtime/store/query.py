@@ -170,7 +170,7 @@ def _reader(path: Path) -> Iterator[sqlite3.Connection]:
     try:
         connection = _connected(file)
         yield connection
-    except (sqlite3.Error, UnicodeError, msgspec.ValidationError, IndexError) as error:
+    except (sqlite3.Error, ValueError, msgspec.ValidationError, IndexError) as error:
         raise InputError(
             f"{file} cannot be read as a database of events ({error}). Check the path and its "
             "permissions."

@@ -15,6 +15,7 @@ from vad_runtime.contracts.errors import InputError
 from vad_runtime.live.base import EventChange, EventRecord, PartHealth
 from vad_runtime.store.database import is_damaged, prepare, set_aside
 from vad_runtime.store.outbox import add_rows, prune
+from vad_runtime.words import counted
 
 QUEUE = 10_000
 """Changes that wait for the disk, at most."""
@@ -174,7 +175,7 @@ class StoreWriter:
             left = len(self._queue)
         if left and first:
             reason = self._trouble or "the disk does not answer"
-            self._say(f"store: {left} changes of events are lost at the end ({reason}).")
+            self._say(f"store: {counted(left, 'change')} of events lost at the end ({reason}).")
         return left
 
     # -- the queue -----------------------------------------------------------------------------
@@ -245,6 +246,9 @@ class StoreWriter:
                     connection.execute("ROLLBACK TO change")
                     refused.append((change, str(error)))
                 connection.execute("RELEASE change")
+            if any(change.kind == "started" for change in batch):
+                # One from before may be of a clock that was set back since.
+                _put(connection, "heartbeat_s", self._wall())
             unnoted = self._dropped - self._dropped_noted
             if unnoted:
                 _count(connection, "dropped", unnoted)
@@ -269,8 +273,12 @@ class StoreWriter:
         add_rows(connection, change, self._sinks(change.event.stream), self._wall())
 
     def _acknowledge(self, changes: list[EventChange]) -> None:
-        if changes and self._on_stored is not None:
+        if not changes or self._on_stored is None:
+            return
+        try:
             self._on_stored(changes)
+        except Exception as error:  # they are on disk; whoever is told must not end the thread
+            self._say(f"store: an error of vad-edge itself ({type(error).__name__}: {error})")
 
     def _upkeep(self) -> None:
         """Note that we live, while an event is open; remove old rows of the outbox."""
@@ -311,7 +319,8 @@ class StoreWriter:
             self._errors += 1
         if first:
             self._say(
-                f"store: events are not stored ({error}); they are kept in memory and tried again."
+                f"store: events are not stored ({error}); they are kept in memory and tried again, "
+                "and NO ALERTS GO OUT until they are stored."
             )
         # A disk that damages every new file must not be filled with them.
         now_s = time.monotonic()
@@ -330,7 +339,7 @@ class StoreWriter:
                 self._full = False
             dropped = self._dropped
         if was or full:
-            lost = f", {dropped} changes were lost" if dropped else ""
+            lost = f", {counted(dropped, 'change was', 'changes were')} lost" if dropped else ""
             self._say(f"store: events are stored again{lost}.")
 
     # -- at the start --------------------------------------------------------------------------
@@ -342,7 +351,8 @@ class StoreWriter:
             row = connection.execute(
                 "SELECT value FROM counters WHERE name = 'heartbeat_s'"
             ).fetchone()
-            heartbeat_s = 0.0 if row is None else float(row[0])
+            written = None if row is None else row[0]  # perhaps not by us
+            heartbeat_s = float(written) if isinstance(written, float | int) else 0.0
             for found in connection.execute("SELECT * FROM events WHERE end_s IS NULL").fetchall():
                 try:
                     event = event_from_row(found)

@@ -7,6 +7,7 @@ r"""The clip of an event: from before its start to after its end, cut from a rin
     `-------------- the clip -------------'      from the key frame before
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +24,7 @@ from vad_runtime.sources.packets import PacketRing
 
 _BACK_S = 1.0  # B-frames step back by less
 _FORWARD_S = 10.0  # a longer pause belongs to a camera whose clock was set
+_SYNC_S = 5.0  # so often what there is of a clip is made to survive a power cut
 _LATE_S = 2.0  # packets of a stream that is well are not this late
 
 
@@ -72,6 +74,7 @@ class Clip:
         self._file: NewFile | None = None
         self._film: FilmFile | None = None
         self._number = 0
+        self._synced_s = -math.inf
         self.cut_off = False
         """It ended early, since it had grown beyond `Retention.largest_file`."""
         self.kept: list[Path] = []
@@ -99,6 +102,9 @@ class Clip:
             self._add(packet)
             if self.cut_off:
                 return True
+        if self._file is not None and now_s - self._synced_s >= _SYNC_S:
+            self._synced_s = now_s
+            self._file.sync()
         return self._until_s is not None and now_s > self._until_s + _LATE_S
 
     def _new(self, packets: list[PacketInfo]) -> list[PacketInfo]:

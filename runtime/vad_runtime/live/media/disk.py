@@ -5,6 +5,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+from vad_runtime.files import PRIVATE_FILE, private_folder
 from vad_runtime.live.media.names import PART
 from vad_runtime.live.media.retention import FULL, Retention
 
@@ -35,12 +36,12 @@ class RoomyFile:
     def _opened(self, flags: int) -> int:
         while True:
             try:
-                self.path.parent.mkdir(parents=True, exist_ok=True)
-                return os.open(self.path, flags, 0o644)
+                private_folder(self.path.parent)
+                return os.open(self.path, flags, PRIVATE_FILE)
             except FileNotFoundError:
                 # Retention removes a day's folder when its last file goes; once is enough.
-                self.path.parent.mkdir(parents=True, exist_ok=True)
-                return os.open(self.path, flags, 0o644)
+                private_folder(self.path.parent)
+                return os.open(self.path, flags, PRIVATE_FILE)
             except OSError as error:
                 if error.errno not in FULL or not self._retention.make_room():
                     raise

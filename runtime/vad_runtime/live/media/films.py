@@ -9,8 +9,10 @@ from pathlib import Path
 from vad_runtime.contracts.errors import InputError
 from vad_runtime.contracts.manifest import Scoring
 from vad_runtime.detector import ScoredFrame
-from vad_runtime.live.media.names import timed_name
+from vad_runtime.files import PRIVATE_FILE, private_folder
+from vad_runtime.live.media.names import PART, timed_name, unused
 from vad_runtime.live.media.retention import Retention
+from vad_runtime.live.media.salvage import FRAGMENTED
 from vad_runtime.live.media.snapshots import full_picture
 from vad_runtime.sinks.overlay import OverlayWriter
 from vad_runtime.sources.base import SourceInfo
@@ -22,7 +24,8 @@ _NEED = 64 << 20  # about what an hour of a small film takes
 class HourlyFilm:
     """Writes the film of one stream; each piece appears when its hour is over.
 
-    A power cut or a crash loses the piece that was being written. One thread does all of it.
+    What a power cut or a crash leaves of a piece is kept at the next start. One thread does all of
+    it.
 
     Args:
         folder: The data folder.
@@ -91,14 +94,16 @@ class HourlyFilm:
         if info.width <= 0 or info.height <= 0:
             rows, columns = full_picture(scored.frame).shape[:2]
             info = dataclasses.replace(info, width=columns, height=rows)
-        self._path = self._folder / timed_name("films", self._stream, now, ".mp4")
+        self._path = unused(self._folder / timed_name("films", self._stream, now, ".mp4"))
         try:
-            self._path.parent.mkdir(parents=True, exist_ok=True)
+            private_folder(self._path.parent)
+            # FFmpeg would make it readable for everybody; it keeps the rights of one that is there.
+            self._path.with_name(self._path.name + PART).touch(PRIVATE_FILE)
         except OSError as error:
             raise InputError(
-                f"{self._path.parent} cannot be made ({error.strerror}). Check the disk."
+                f"{self._path} cannot be made ({error.strerror}). Check the disk."
             ) from None
-        self._writer = OverlayWriter(self._path, info, self._scoring)
+        self._writer = OverlayWriter(self._path, info, self._scoring, container=FRAGMENTED)
         self._hour = int(now // 3600)
         self._start_s = scored.frame.pts_s
 

@@ -1,5 +1,6 @@
 """What the scorer's thread leaves for the media thread of one stream: frames, rows, the peak."""
 
+import math
 import threading
 from collections import deque
 from collections.abc import Callable
@@ -11,7 +12,7 @@ from vad_runtime.sources.base import SourceInfo
 
 _WAITING_BYTES = 32 << 20  # frames that wait, as YUV 4:2:0
 _WAITING_ROWS = 10_000
-_PICTURE_STEP_S = 0.08  # at most 12.5 pictures a second go into a clip that is encoded
+_PICTURES_A_S = 15.0  # at most, in the mean, go into a clip that is encoded
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,9 +56,9 @@ class Intake:
         self._info = info
         self._lock = threading.Lock()
         self._peak: _Peak | None = None
-        self._rows: list[Row] = []
+        self._rows: list[tuple[Row, float]] = []
         self._shots: deque[tuple[Shot, bool]] = deque()
-        self._picture_s: float | None = None
+        self._due_s = -math.inf
         self.lost = 0
         """Frames that were left out of film or scores, since the media thread was too slow."""
 
@@ -86,7 +87,7 @@ class Intake:
             self._compare(shot)
             if self._table:
                 if len(self._rows) < _WAITING_ROWS:
-                    self._rows.append(row_from_scored(shot.scored))
+                    self._rows.append((row_from_scored(shot.scored), shot.unix_s))
                 else:
                     self.lost += 1
             picture = self._wants_picture(shot.arrived_s)
@@ -106,12 +107,14 @@ class Intake:
             peak.best = shot
 
     def _wants_picture(self, arrived_s: float) -> bool:
-        last = self._picture_s
-        if last is not None and 0 <= arrived_s - last < _PICTURE_STEP_S:
+        step_s = 1 / _PICTURES_A_S
+        # Frames come a little early or late: a rule that only looked back to the last one would
+        # take every second frame of a camera of 15 a second.
+        if arrived_s < self._due_s - step_s / 4:
             return False
         if not self._pictures():
             return False
-        self._picture_s = arrived_s
+        self._due_s = max(self._due_s, arrived_s - step_s) + step_s
         return True
 
     def _most(self) -> int:
@@ -119,8 +122,8 @@ class Intake:
         size = info.width * info.height or 1920 * 1080
         return max(2, min(256, _WAITING_BYTES // (size * 3 // 2)))
 
-    def rows(self) -> list[Row]:
-        """Return the rows that have come since the last call."""
+    def rows(self) -> list[tuple[Row, float]]:
+        """Return the rows that have come since the last call, each with its Unix time."""
         with self._lock:
             rows, self._rows = self._rows, []
         return rows

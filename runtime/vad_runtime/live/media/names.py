@@ -1,7 +1,7 @@
 """Where the pictures of an event lie: known from its row alone, before there is a file."""
 
 import time
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 
 from vad_runtime.live.base import EventRecord
 
@@ -9,7 +9,7 @@ FOLDERS = ("clips", "snapshots", "films", "scores")
 """Below the data folder; what retention looks after."""
 
 PART = ".part"
-"""End of the name of a file that is not whole yet; the next start removes it."""
+"""End of the name of a file that is not whole yet; see `salvage` for what becomes of it."""
 
 
 def media_names(event: EventRecord) -> tuple[str, str]:
@@ -46,3 +46,16 @@ def timed_name(kind: str, stream: str, unix_s: float, suffix: str) -> str:
     started = time.localtime(unix_s)
     folder = time.strftime("%Y-%m-%d", started)
     return f"{kind}/{folder}/{stream}-{time.strftime('%H%M%S', started)}{suffix}"
+
+
+def unused(path: Path) -> Path:
+    """Return the path, or one beside it: `…-2.mp4` where a file of that name is there.
+
+    In autumn an hour comes twice by the clock on the wall, and a stream may be opened twice within
+    a second.
+    """
+    number, free = 1, path
+    while free.exists():
+        number += 1
+        free = path.with_name(f"{path.stem}-{number}{path.suffix}")
+    return free

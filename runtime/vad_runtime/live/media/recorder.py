@@ -4,6 +4,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from vad_runtime.contracts.manifest import Scoring
@@ -32,8 +33,8 @@ class MediaRecorder:
 
     Args:
         data_folder: An existing folder; `clips/`, `snapshots/`, `films/` and `scores/` are made in
-            it as needed. Nobody else may record there: what an earlier run left unfinished is
-            removed.
+            it as needed. Nobody else may record there: films that an earlier run left unfinished
+            are kept up to where they are whole, other unfinished files are removed.
         settings: What is kept.
         retention: For how long.
         say: Takes one line for the log, from the media thread; called at changes of state only.
@@ -69,6 +70,7 @@ class MediaRecorder:
         self._leaving: list[StreamMedia] = []
         self._commands: deque[tuple[StreamMedia, Started | Ended]] = deque()
         self._dropped_events = 0
+        self._new_retention: RetentionSettings | None = None
         self._stopping = False
         self._thread = threading.Thread(target=self._run, name="vad-media", daemon=True)
         self._thread.start()
@@ -113,6 +115,12 @@ class MediaRecorder:
             self._leave(name)
             self._streams[name] = stream
 
+    def keep(self, retention: RetentionSettings) -> None:
+        """Keep pictures for another while; clips that are being written go on."""
+        with self._wakes:
+            self._new_retention = retention
+            self._wakes.notify()
+
     def stream_closed(self, name: str) -> None:
         """Tell that a stream was taken away: its clips, film and scores are completed."""
         with self._wakes:
@@ -146,7 +154,7 @@ class MediaRecorder:
                 self._commands.append((stream, Started(change.event, shot, self._offset())))
             else:
                 peak = stream.intake.forget(change.event.id)
-                self._commands.append((stream, Ended(change.event, peak, self._offset())))
+                self._commands.append((stream, Ended(change.event, peak)))
             self._wakes.notify()
 
     def scored(self, stream: str, scored: ScoredFrame) -> None:
@@ -197,7 +205,7 @@ class MediaRecorder:
     def close(self, timeout_s: float = 10.0) -> None:
         """Complete what is open, without waiting for what would still follow, and end the thread.
 
-        Clips that are not whole after `timeout_s` are left to the next start, which removes them.
+        Clips that are not whole after `timeout_s` are left to the next start; see `salvage`.
         """
         with self._wakes:
             self._stopping = True
@@ -205,9 +213,7 @@ class MediaRecorder:
         self._thread.join(timeout_s)
 
     def _run(self) -> None:
-        removed = self._retention.tidy()
-        if removed:
-            self._say(f"media: removed {removed} unfinished files of an earlier run")
+        self._tidy()
         tended_s = -_TEND_S
         while True:
             with self._wakes:
@@ -216,17 +222,38 @@ class MediaRecorder:
                 commands = [self._commands.popleft() for _ in range(len(self._commands))]
                 leaving, self._leaving = self._leaving, []
                 streams, stopping = list(self._streams.values()), self._stopping
+                retention, self._new_retention = self._new_retention, None
             for stream, command in commands:
-                stream.obey(command)
+                self._contained(stream, partial(stream.obey, command))
             for stream in streams:
-                stream.work()
+                self._contained(stream, stream.work)
             for stream in leaving:
-                stream.close()
+                self._contained(stream, stream.close)
             now = self._clock()
+            if retention is not None:
+                self._retention.follow(retention)
+                tended_s = now - _TEND_S
             if not tended_s <= now < tended_s + _TEND_S:
                 tended_s = now
                 self._retention.tend()
             if stopping:
                 break
         for stream in streams:
-            stream.close()
+            self._contained(stream, stream.close)
+
+    def _tidy(self) -> None:
+        kept, removed = self._retention.tidy()
+        parts = [
+            f"kept what is whole of {kept}" if kept else "",
+            f"removed {removed} that held nothing" if removed else "",
+        ]
+        if kept or removed:
+            done = ", ".join(part for part in parts if part)
+            self._say(f"media: unfinished files of an earlier run: {done}")
+
+    def _contained(self, stream: StreamMedia, work: Callable[[], None]) -> None:
+        """Do something for one stream; a bug there costs the others nothing."""
+        try:
+            work()
+        except Exception as error:
+            self._tools.failed(f"media of {stream.name} ({type(error).__name__})", error)

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from vad_runtime.contracts.site import RetentionSettings
 from vad_runtime.live.media.names import FOLDERS, PART
+from vad_runtime.live.media.salvage import salvage
 
 FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 """What the operating system says when there is no room; removing files helps against nothing
@@ -52,9 +53,7 @@ class Retention:
         free: Callable[[Path], int] | None = None,
     ) -> None:
         self._folder = folder
-        self._budget = round(settings.clips_gb * 1e9)
-        self._days = settings.days
-        self._reserve = round(settings.free_gb * 1e9)
+        self.follow(settings)
         self._say = say
         self._wall = wall
         self._monotonic = monotonic
@@ -62,7 +61,8 @@ class Retention:
         self._oldest: deque[_File] = deque()
         self._more = False
         """Whether there were more files than are remembered."""
-        self._scanned_s: float | None = None
+        self._stuck = False
+        """Whether the last file that was to go could not be removed."""
         self.in_use: set[Path] = set()
         """Files that grow at the moment: never removed. Only the calling thread changes it."""
         self.kept_bytes = 0
@@ -72,6 +72,13 @@ class Retention:
         """Bytes that were free at the last look; `free` may hang on a network drive."""
         self.trouble = ""
         """Why the reserve or the budget cannot be kept; empty = it is."""
+
+    def follow(self, settings: RetentionSettings) -> None:
+        """Go by other settings from the next `tend` on."""
+        self._budget = round(settings.clips_gb * 1e9)
+        self._days = settings.days
+        self._reserve = round(settings.free_gb * 1e9)
+        self._scanned_s: float | None = None
 
     @property
     def largest_file(self) -> int:
@@ -86,10 +93,16 @@ class Retention:
         except OSError:
             return 0
 
-    def tidy(self) -> int:
-        """Remove what an earlier run left unfinished; return how many files that were."""
+    def tidy(self) -> tuple[int, int]:
+        """Look after what an earlier run left unfinished.
+
+        Returns:
+            How many films were kept, up to where they are whole, and how many files that hold
+            nothing were removed.
+        """
         parts = [path for _, path, _ in self._files() if path.endswith(PART)]
-        return sum(_removed(path) for path in parts)
+        left = [path for path in parts if salvage(Path(path)) is None]
+        return len(parts) - len(left), sum(map(_removed, left))
 
     def took(self, path: Path) -> None:
         """Count a file that is now whole."""
@@ -104,17 +117,23 @@ class Retention:
             self._remove_aged()
         over = self.kept_bytes - self._budget
         if over > 0:
-            self._remove(over)
+            over -= self._remove(over)
         short = self._shortage()
         if short > 0:
             short -= self._remove(short)
         self.free_lately = self.free
-        self._tell(
-            ""
-            if short <= 0
-            else f"only {self.free_lately / 1e9:.2f} GB are free on the disk of {self._folder}, "
-            f"less than free_gb = {self._reserve / 1e9:g}, and nothing is left to remove"
-        )
+        trouble = ""
+        if short > 0:
+            trouble = (
+                f"only {self.free_lately / 1e9:.2f} GB are free on the disk of {self._folder}, "
+                f"less than free_gb = {self._reserve / 1e9:g}, and nothing is left to remove"
+            )
+        elif over > 0 and self._stuck:
+            trouble = (
+                f"files below {self._folder} cannot be removed, so they outgrow clips_gb = "
+                f"{self._budget / 1e9:g}; give the folder to the user that runs the site"
+            )
+        self._tell(trouble)
 
     def make_room(self, need: int = 0) -> bool:
         """Remove the oldest files because a write found the disk full.
@@ -142,13 +161,14 @@ class Retention:
 
     def _remove(self, wanted: int) -> int:
         """Remove the oldest files until `wanted` bytes are gone; return how many are."""
-        gone, looked = 0, False
+        gone, at_look = 0, -1
         while gone < wanted:
             if not self._oldest:
-                if looked and not self._more:
+                # What the last look found could not be removed: another finds the same.
+                if gone == at_look or (at_look >= 0 and not self._more):
                     break
                 self._scan()
-                looked = True
+                at_look = gone
                 if not self._oldest:
                     break
             gone += self._unlink(self._oldest.popleft())
@@ -158,15 +178,20 @@ class Retention:
         if self._days is None:
             return
         limit = (self._wall() - self._days * 86400) * 1e9
+        before = self.removed
         while self._oldest and self._oldest[0][0] < limit:
             self._unlink(self._oldest.popleft())
-            if not self._oldest and self._more:
+            if not self._oldest and self._more and self.removed > before:
+                before = self.removed
                 self._scan()
 
     def _unlink(self, file: _File) -> int:
         _, name, size = file
         path = Path(name)
-        if path in self.in_use or not _removed(name):
+        if path in self.in_use:
+            return 0
+        self._stuck = not _removed(name)
+        if self._stuck:
             return 0
         self.removed += 1
         self.kept_bytes = max(0, self.kept_bytes - size)

@@ -48,12 +48,13 @@ class Ended:
     event: EventRecord
     peak: Shot | None
     """The frame of its highest score; None = that which raised the alarm."""
-    offset_s: float
 
 
 @dataclass(slots=True)
 class _Open:
     clip: Clip
+    offset_s: float
+    """Of the event's start: its end counts from there, also where the clock was set since."""
     limit_s: float
 
 
@@ -111,6 +112,11 @@ class StreamMedia:
         )
 
     @property
+    def name(self) -> str:
+        """Name of the stream."""
+        return self._name
+
+    @property
     def open_clips(self) -> int:
         """Clips that are being written; from any thread."""
         return len(self._clips)
@@ -136,7 +142,7 @@ class StreamMedia:
             self._snapshot(folder / peak_name(picture), command.peak)
         begun = self._clips.get(event.id)
         if begun is not None and event.end_s is not None:
-            begun.clip.finish_at(event.end_s + command.offset_s + settings.post_s)
+            begun.clip.finish_at(event.end_s + begun.offset_s + settings.post_s)
 
     def _snapshot(self, path: Path, shot: Shot) -> None:
         try:
@@ -170,7 +176,8 @@ class StreamMedia:
             begin_s=command.event.start_s + command.offset_s - self._tools.settings.pre_s,
             retention=self._tools.retention,
         )
-        self._clips[command.event.id] = _Open(clip, self._tools.clock() + _LONGEST_CLIP_S)
+        limit_s = self._tools.clock() + _LONGEST_CLIP_S
+        self._clips[command.event.id] = _Open(clip, command.offset_s, limit_s)
 
     def work(self) -> None:
         """Write what has come since the last call."""

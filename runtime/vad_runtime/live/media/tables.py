@@ -1,20 +1,24 @@
-"""Rows of every frame of a stream, a file a day: CSV or JSON lines as `vad-run watch` writes."""
+"""Rows of every frame of a stream, a file a day: CSV or JSON lines as `vad-run watch` writes.
+
+They say besides when the frame came, as `utc`: `2026-11-22T13:37:38.689Z`.
+"""
 
 import csv
 import io
 import time
 from collections.abc import Callable
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Literal
 
 import msgspec
 
 from vad_runtime.live.media.disk import RoomyFile
-from vad_runtime.live.media.names import timed_name
+from vad_runtime.live.media.names import timed_name, unused
 from vad_runtime.live.media.retention import Retention
 from vad_runtime.sinks.rows import Row
 
-_HEADER = "frame,time_s,raw,score,alarm,status\n"
+_HEADER = "frame,time_s,raw,score,alarm,status,utc\n"
 
 
 class ScoreTable:
@@ -47,8 +51,11 @@ class ScoreTable:
         self._file: RoomyFile | None = None
         self._day = ""
 
-    def write(self, rows: list[Row]) -> None:
+    def write(self, rows: list[tuple[Row, float]]) -> None:
         """Append rows in one write, so that a reader sees whole lines only.
+
+        Args:
+            rows: Each with the Unix time at which its frame came.
 
         Raises:
             OSError: The disk refused them; they are lost, and the next rows begin another file.
@@ -57,12 +64,13 @@ class ScoreTable:
         day = time.strftime("%Y-%m-%d", time.localtime(now))
         if self._file is not None and day != self._day:
             self.close()
-        text = "".join(map(_csv_line if self._form == "csv" else _json_line, rows))
+        line = _csv_line if self._form == "csv" else _json_line
+        text = "".join(line(row, _utc(unix_s)) for row, unix_s in rows)
         try:
             if self._file is None:
                 name = timed_name("scores", self._stream, now, f".{self._form}")
                 self._file, self._day = (
-                    RoomyFile(_unused(self._folder / name), self._retention),
+                    RoomyFile(unused(self._folder / name), self._retention),
                     day,
                 )
                 self._retention.in_use.add(self._file.path)
@@ -82,27 +90,22 @@ class ScoreTable:
             self._retention.took(file.path)
 
 
-def _unused(path: Path) -> Path:
-    """Return the path, or one beside it: a stream may be opened twice within a second."""
-    number = 1
-    unused = path
-    while unused.exists():
-        number += 1
-        unused = path.with_name(f"{path.stem}-{number}{path.suffix}")
-    return unused
-
-
-def _csv_line(row: Row) -> str:
+def _csv_line(row: Row, utc: str) -> str:
     line = io.StringIO()
     fields = [row.frame, f"{row.time_s:.6f}", _number(row.raw), _number(row.score)]
-    csv.writer(line, lineterminator="\n").writerow([*fields, int(row.alarm), row.status])
+    csv.writer(line, lineterminator="\n").writerow([*fields, int(row.alarm), row.status, utc])
     return line.getvalue()
 
 
-def _json_line(row: Row) -> str:
+def _json_line(row: Row, utc: str) -> str:
     content = msgspec.structs.asdict(row)
     del content["offline"]
-    return msgspec.json.encode(content).decode() + "\n"
+    return msgspec.json.encode(content | {"utc": utc}).decode() + "\n"
+
+
+def _utc(unix_s: float) -> str:
+    moment = datetime.fromtimestamp(unix_s, tz=timezone.utc)
+    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def _number(value: float | None) -> str:

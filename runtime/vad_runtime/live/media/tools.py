@@ -5,6 +5,7 @@ from pathlib import Path
 
 from vad_runtime.contracts.site import MediaSettings
 from vad_runtime.live.media.retention import Retention
+from vad_runtime.words import counted
 
 
 class Tools:
@@ -62,5 +63,8 @@ class Tools:
     def wrote(self) -> None:
         """Note that a file could be written; say so if the one before could not."""
         if self.trouble:
-            self._say(f"media: files can be written again; {self._since_up} were lost meanwhile")
+            self._say(
+                f"media: files can be written again; "
+                f"{counted(self._since_up, 'file was', 'files were')} lost meanwhile"
+            )
             self.trouble, self._since_up = "", 0

@@ -11,6 +11,7 @@ import cv2
 import numpy as np
 
 from vad_runtime.live.media.disk import NewFile
+from vad_runtime.live.media.salvage import FRAGMENTED
 from vad_runtime.live.media.template import TIME_BASE, add_stream, container_format
 from vad_runtime.sinks.overlay import ENCODERS
 from vad_runtime.sources.connection import PacketInfo, StreamTemplate
@@ -19,7 +20,10 @@ from vad_runtime.sources.connection import PacketInfo, StreamTemplate
 av.logging.set_level(None)
 av.logging.set_libav_level(av.logging.PANIC)
 
-FAILURES = (OSError, av.error.FFmpegError, ValueError, cv2.error)
+_APART_S = 10.0  # times of decoding and showing that are further apart are a camera's nonsense
+_BACK_S = 1.0  # B-frames step back by less
+
+FAILURES = (OSError, av.error.FFmpegError, ValueError, OverflowError, cv2.error)
 """What a disk, FFmpeg and OpenCV raise for something that cannot be written."""
 
 
@@ -59,7 +63,9 @@ class RemuxedFilm:
 
     def add(self, packet: PacketInfo) -> None:
         """See `FilmFile`."""
-        decode_s = packet.pts_s if packet.dts_s is None else packet.dts_s
+        decode_s = packet.dts_s
+        if decode_s is None or abs(packet.pts_s - decode_s) > _APART_S:
+            decode_s = self._guessed_s(packet.pts_s)
         if self._start_s is None:
             self._start_s = decode_s
         # Muxers insist: decoding times rise, and none is later than that of its picture.
@@ -77,6 +83,18 @@ class RemuxedFilm:
         # no time, which would be the last one.
         self._mux(dts)
         self._held = out
+
+    def _guessed_s(self, pts_s: float) -> float:
+        """Return when to decode what does not say so: a step behind the packet before.
+
+        RTSP leaves it out of a connection's first packets; among B-frames the time of showing in
+        its place would put them out of order.
+        """
+        if self._held is None or self._start_s is None:
+            return pts_s
+        assert self._held.dts is not None
+        next_s = self._start_s + float((self._held.dts + self._step) * TIME_BASE)
+        return min(pts_s, max(next_s, pts_s - _BACK_S))
 
     def _mux(self, until: int | None) -> None:
         held, self._held = self._held, None
@@ -139,6 +157,7 @@ class EncodedFilm:
         stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
         stream.codec_context.time_base = self._CLOCK
         stream.codec_context.thread_count = 1
+        stream.codec_context.gop_size = 30  # a jump in the player lands within some seconds
         if name != "libx264":
             stream.bit_rate = max(400_000, width * height * 4)
         return stream
@@ -155,7 +174,8 @@ class EncodedFilm:
 
 
 def _opened(file: NewFile, container: str, title: str) -> "av.container.OutputContainer":
-    output = av.open(file, "w", format=container)
+    options = FRAGMENTED if container == "mp4" else {}
+    output = av.open(file, "w", format=container, options=options)
     output.metadata["title"] = title
     return output
 
