@@ -58,12 +58,18 @@ class DataFolder:
 
     def write_url(self, url: str | None) -> None:
         """Leave word where the site's status is served, for `vad-run status`; None = nowhere."""
+        file = self.folder / _URL
+        whole = file.with_name(f".{_URL}.part")
         with contextlib.suppress(OSError):
             if url is None:
-                (self.folder / _URL).unlink(missing_ok=True)
-            else:
-                (self.folder / _URL).touch(PRIVATE_FILE)
-                (self.folder / _URL).write_text(f"{url}\n", encoding="ascii")
+                file.unlink(missing_ok=True)
+                return
+            whole.touch(PRIVATE_FILE)
+            try:
+                whole.write_text(f"{url}\n", encoding="ascii")
+                whole.replace(file)  # who asks at this moment must not read an empty file
+            finally:
+                whole.unlink(missing_ok=True)
 
     def release(self) -> None:
         """Let another site have the folder; a second call does nothing."""
