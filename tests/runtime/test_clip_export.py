@@ -7,23 +7,19 @@ import os
 import shutil
 from html.parser import HTMLParser
 from pathlib import Path
-from typing import Any
 
 import msgspec
 import pytest
 from click.testing import CliRunner
 from helpers import assert_one_line
+from helpers_store import past_event, past_events
 
 from vad_runtime import operator_commands
 from vad_runtime.contracts.errors import InputError
 from vad_runtime.live import clip_export
-from vad_runtime.live.base import EventChange, EventRecord
 from vad_runtime.live.claim import DataFolder
-from vad_runtime.live.media import media_names, part_name, peak_name
+from vad_runtime.live.media import part_name, peak_name
 from vad_runtime.store.database import Database
-from vad_runtime.store.writer import StoreWriter
-
-NOW = 1_800_000_000.0
 
 
 def export(*words: str | Path) -> str:
@@ -36,41 +32,9 @@ def export(*words: str | Path) -> str:
     return done.stdout
 
 
-def event(number: int, **changes: Any) -> EventRecord:
-    plain: dict[str, Any] = {
-        "id": f"0190{number:04d}-0000-7000-8000-0000{number:08d}",
-        "site": "depot",
-        "stream": "gate",
-        "start_s": NOW + 60 * number,
-        "end_s": NOW + 60 * number + 12.4,
-        "peak_s": NOW + 60 * number + 1,
-        "peak_score": 1.8,
-        "threshold": 1.2,
-        "reason": "score of <tiny>.vad",
-        "start_frame": 0,
-        "end_frame": 10,
-        "ended_by": "score",
-    }
-    record = EventRecord(**(plain | changes))
-    snapshot, clip = media_names(record)
-    return msgspec.structs.replace(record, snapshot=snapshot, clip=clip)
-
-
 @pytest.fixture
 def data(tmp_path: Path) -> Path:
-    """A data folder with five events; the second's stream is `yard`, the last one is open."""
-    folder = tmp_path / "data"
-    store = StoreWriter(
-        folder / "vad.db", lambda _: ["people", "hook"], say=lambda _: None, wall=lambda: NOW
-    )
-    for i in range(5):
-        record = event(i, stream="yard" if i == 1 else "gate")
-        opened = msgspec.structs.replace(record, end_s=None, end_frame=None, ended_by=None)
-        assert store.put(EventChange(kind="started", event=opened))
-        if i < 4:
-            assert store.put(EventChange(kind="ended", event=record))
-    assert store.close() == 0
-    return folder
+    return past_events(tmp_path / "data")
 
 
 class Links(HTMLParser):
@@ -95,7 +59,7 @@ def put_media(data: Path, *names: str | None) -> None:
 
 
 def test_clips_and_pictures_are_copied_with_a_page_and_a_table(data: Path, tmp_path: Path) -> None:
-    first, second = event(0), event(1, stream="yard")
+    first, second = past_event(0), past_event(1, stream="yard")
     assert first.snapshot is not None
     assert first.clip is not None
     extra = [peak_name(first.snapshot), part_name(first.clip, 2)]
@@ -149,7 +113,7 @@ def test_only_an_earlier_export_is_replaced_and_only_when_asked(data: Path, tmp_
 def test_a_disk_that_is_full_leaves_nothing_and_keeps_the_earlier_export(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    put_media(data, event(0).clip)
+    put_media(data, past_event(0).clip)
     out = tmp_path / "out"
     export(data, "-o", out)
     before = sorted(out.rglob("*"))
@@ -169,7 +133,7 @@ def test_a_disk_that_is_full_leaves_nothing_and_keeps_the_earlier_export(
 def test_what_retention_removes_while_it_is_copied_counts_as_missing(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    put_media(data, event(0).clip, event(0).snapshot)
+    put_media(data, past_event(0).clip, past_event(0).snapshot)
     real = shutil.copyfile
 
     def gone(source: Path, target: Path) -> None:
@@ -190,11 +154,11 @@ def test_a_row_cannot_take_files_from_outside_the_data_folder(tmp_path: Path) ->
     os.mkfifo(data / "pipe.jpg")
     (data / "good.jpg").write_text("picture")
     names = ["../key", str(tmp_path / "key"), "link.jpg", "pipe.jpg", ".", "", "a\0b", "x" * 5000]
-    rows = [msgspec.structs.replace(event(i), snapshot=n, clip=n) for i, n in enumerate(names)]
+    rows = [msgspec.structs.replace(past_event(i), snapshot=n, clip=n) for i, n in enumerate(names)]
     assert all(clip_export.media_file(name, data) is None for name in names)
     bad = "'\"><script>"
     good = msgspec.structs.replace(
-        event(99), snapshot="good.jpg", clip=None, id=bad, stream=bad, reason=bad
+        past_event(99), snapshot="good.jpg", clip=None, id=bad, stream=bad, reason=bad
     )
     done = clip_export.export_clips(
         [*rows, good], data, tmp_path / "out", table="x", title="<b>&'\""
@@ -216,11 +180,11 @@ def test_database_lock_and_export_are_closed_to_others(tmp_path: Path) -> None:
         mine.write_url("http://127.0.0.1:1")
         with contextlib.closing(Database(mine.folder / "vad.db")) as database:
             assert database.read("SELECT 1")
-        snapshot = mine.folder / (event(0).snapshot or "")
+        snapshot = mine.folder / (past_event(0).snapshot or "")
         snapshot.parent.mkdir(parents=True, mode=0o750)
         snapshot.touch(0o640)
         clip_export.export_clips(
-            [event(0)], mine.folder, tmp_path / "night", table="a\n", title="night"
+            [past_event(0)], mine.folder, tmp_path / "night", table="a\n", title="night"
         )
         mine.release()
     finally:

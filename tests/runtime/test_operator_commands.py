@@ -17,18 +17,15 @@ import msgspec
 import pytest
 from click.testing import CliRunner, Result
 from helpers import assert_one_line
+from helpers_store import NOW, past_event, past_events
 
 from vad_runtime import operator_commands
 from vad_runtime.contracts.errors import InputError, VadError
-from vad_runtime.live.base import EventChange, EventRecord
-from vad_runtime.live.media import media_names
 from vad_runtime.live.status import SiteStatus, StreamStatus
 from vad_runtime.live.status_client import Where, asked
 from vad_runtime.store.outbox import Outbox
 from vad_runtime.store.writer import StoreWriter
 from vad_runtime.when import duration, local, moment, time_of_day
-
-NOW = 1_800_000_000.0  # 15 January 2027, 08:00 UTC
 
 
 def run(command: click.Command, *words: str | Path) -> Result:
@@ -323,41 +320,9 @@ def test_the_live_table_outlives_a_restart_of_the_site(
 # -- events ----------------------------------------------------------------------------------------
 
 
-def event(number: int, **changes: Any) -> EventRecord:
-    plain: dict[str, Any] = {
-        "id": f"0190{number:04d}-0000-7000-8000-0000{number:08d}",
-        "site": "depot",
-        "stream": "gate",
-        "start_s": NOW + 60 * number,
-        "end_s": NOW + 60 * number + 12.4,
-        "peak_s": NOW + 60 * number + 1,
-        "peak_score": 1.8,
-        "threshold": 1.2,
-        "reason": "score of <tiny>.vad",
-        "start_frame": 0,
-        "end_frame": 10,
-        "ended_by": "score",
-    }
-    record = EventRecord(**(plain | changes))
-    snapshot, clip = media_names(record)
-    return msgspec.structs.replace(record, snapshot=snapshot, clip=clip)
-
-
 @pytest.fixture
 def data(tmp_path: Path) -> Path:
-    """A data folder with five events; the second's stream is `yard`, the last one is open."""
-    folder = tmp_path / "data"
-    store = StoreWriter(
-        folder / "vad.db", lambda _: ["people", "hook"], say=lambda _: None, wall=lambda: NOW
-    )
-    for i in range(5):
-        record = event(i, stream="yard" if i == 1 else "gate")
-        opened = msgspec.structs.replace(record, end_s=None, end_frame=None, ended_by=None)
-        assert store.put(EventChange(kind="started", event=opened))
-        if i < 4:
-            assert store.put(EventChange(kind="ended", event=record))
-    assert store.close() == 0
-    return folder
+    return past_events(tmp_path / "data")
 
 
 def test_events_are_listed_with_times_peaks_and_who_heard(data: Path) -> None:
@@ -393,7 +358,7 @@ def test_events_are_listed_with_times_peaks_and_who_heard(data: Path) -> None:
 )
 def test_events_are_filtered(data: Path, words: tuple[str, ...], numbers: list[int]) -> None:
     found = json.loads(events(data, *words, "--json"))
-    assert [row["id"] for row in found] == [event(i).id for i in numbers]
+    assert [row["id"] for row in found] == [past_event(i).id for i in numbers]
 
 
 def test_a_limit_that_hides_events_says_so(data: Path) -> None:
@@ -430,7 +395,7 @@ def test_csv_and_json_hold_what_is_stored_and_local_times(data: Path) -> None:
         assert found["start"] == "2027-01-15T09:00:00+01:00"
         assert float(found["duration_s"]) == pytest.approx(12.4)
         assert float(found["times_threshold"]) == 1.5
-        assert found["clip"] == event(0).clip
+        assert found["clip"] == past_event(0).clip
     assert row["heard"] == "people pending, hook pending"
     assert {told["sink"] for told in same["heard"]} == {"people", "hook"}
 
