@@ -45,7 +45,7 @@ HOP = 16
 MOST_GROWTH = 0.05
 """Of the resident memory, from the end of the first minute on."""
 MOST_GROWTH_COLD = 0.15
-"""In a run too short for a first minute: buffers still fill, and each recording starts over once."""
+"""In a run too short for a first minute: buffers still fill, and recordings start over once."""
 WARM_S = 60.0
 BIN = Path(sys.executable).parent
 SITE = """\
