@@ -1,7 +1,7 @@
 """Times as people type and read them: `24h`, `2026-11-22 14:03`, `3 h 05 min`. Pure functions."""
 
 import re
-from datetime import date, datetime, time, timedelta
+from datetime import date, datetime, time, timedelta, timezone
 
 _UNITS_S = {"s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0, "d": 86400.0, "w": 604800.0}
 _AGO = re.compile(r"(\d{1,9}(?:\.\d{1,3})?) ?(s|min|m|h|d|w)\Z")
@@ -72,6 +72,18 @@ def time_of_day(unix_s: float, now_s: float) -> str:
     """Return `14:03:07`, with the date before it where that is not today's."""
     text, today = local(unix_s), local(now_s)
     return text[11:19] if text[:10] == today[:10] and text != "?" else text[:19]
+
+
+def utc_text(unix_s: float) -> str:
+    """Return a Unix time in UTC with milliseconds, as in 2026-11-22T13:03:07.120Z.
+
+    Where the clock shows nonsense, as on a board without one, the text is the number.
+    """
+    try:
+        moment = datetime.fromtimestamp(unix_s, timezone.utc)
+    except (OverflowError, OSError, ValueError):
+        return str(unix_s)
+    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def duration(seconds: float) -> str:

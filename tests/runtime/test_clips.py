@@ -20,7 +20,6 @@ from vad_runtime.live.base import EventChange, EventRecord
 from vad_runtime.live.media import media_names, part_name
 from vad_runtime.live.media.clips import Clip, PacketSource
 from vad_runtime.live.media.films import HourlyFilm
-from vad_runtime.live.media.headers import parameter_sets
 from vad_runtime.live.media.intake import Intake, Shot
 from vad_runtime.live.media.recorder import MediaRecorder
 from vad_runtime.live.media.retention import Retention
@@ -28,6 +27,7 @@ from vad_runtime.sinks.rows import read_rows
 from vad_runtime.sources.base import Frame, SourceInfo
 from vad_runtime.sources.connection import PacketInfo, StreamTemplate
 from vad_runtime.sources.packets import PacketRing
+from vad_runtime.sources.parameter_sets import parameter_sets
 
 FPS = 15
 GOP = 15

@@ -1,7 +1,7 @@
 """What the parts of a live site tell each other."""
 
 from dataclasses import dataclass, field
-from typing import Literal, Protocol
+from typing import Literal
 
 import msgspec
 
@@ -63,13 +63,6 @@ class EventChange:
 
     kind: EventKind
     event: EventRecord
-
-
-class Health(Protocol):
-    """A part with a queue of its own: what `status` and `/metrics` ask each sink for."""
-
-    def health(self) -> "PartHealth":
-        """Return how it is, at once, from any thread."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

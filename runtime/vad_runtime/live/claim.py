@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 
 from vad_runtime.contracts.errors import InputError
-from vad_runtime.files import PRIVATE_FILE, made_folder, private_folder
+from vad_runtime.files import PRIVATE_FILE, made_folder, private_folder, whole_file
 
 DATA_STEP = "Give this user the right to write there, or name another folder under data:."
 """What to do about a data folder that cannot be written."""
@@ -59,17 +59,13 @@ class DataFolder:
     def write_url(self, url: str | None) -> None:
         """Leave word where the site's status is served, for `vad-run status`; None = nowhere."""
         file = self.folder / _URL
-        whole = file.with_name(f".{_URL}.part")
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError, InputError):
             if url is None:
                 file.unlink(missing_ok=True)
                 return
-            whole.touch(PRIVATE_FILE)
-            try:
+            with whole_file(file) as whole:  # who asks at this moment must not read an empty file
+                whole.touch(PRIVATE_FILE)
                 whole.write_text(f"{url}\n", encoding="ascii")
-                whole.replace(file)  # who asks at this moment must not read an empty file
-            finally:
-                whole.unlink(missing_ok=True)
 
     def release(self) -> None:
         """Let another site have the folder; a second call does nothing."""

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 from vad_runtime.contracts.errors import SourceError
-from vad_runtime.sources.base import Frame, FrameSource, SourceInfo, SourceStats
+from vad_runtime.sources.base import Frame, FrameSource, SourceInfo, SourceStats, sum_of_stats
 
 STARTS_OVER = "recording starts over"
 """Cause of the hole between its end and its start."""
@@ -37,7 +37,8 @@ class Looped:
     @property
     def stats(self) -> SourceStats:
         """Counters over all turns; notes are those of the present one."""
-        return _sum(self._before, self._source.stats)
+        now = self._source.stats
+        return replace(sum_of_stats(self._before, now), notes=list(now.notes))
 
     def stop(self) -> None:
         """End behind the frame that is being read."""
@@ -68,25 +69,3 @@ class Looped:
             self.turns += 1
             opened = self._open()
             self._before, self._source = self.stats, opened
-
-
-def _sum(one: SourceStats, two: SourceStats) -> SourceStats:
-    return replace(
-        two,
-        frames=one.frames + two.frames,
-        damaged=one.damaged + two.damaged,
-        undecodable_packets=one.undecodable_packets + two.undecodable_packets,
-        timestamps_repaired=one.timestamps_repaired + two.timestamps_repaired,
-        connections=one.connections + two.connections,
-        frozen=one.frozen + two.frozen,
-        dropped=_both(one.dropped, two.dropped),
-        holes=_both(one.holes, two.holes),
-        notes=list(two.notes),
-    )
-
-
-def _both(one: dict[str, int], two: dict[str, int]) -> dict[str, int]:
-    both = dict(one)
-    for cause, count in two.copy().items():
-        both[cause] = both.get(cause, 0) + count
-    return both

@@ -4,11 +4,11 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING
 
 from vad_runtime.bundle import Bundle
 from vad_runtime.contracts.errors import BackendError, ConfigError, InputError, SourceError
-from vad_runtime.contracts.manifest import Manifest, Scoring
+from vad_runtime.contracts.manifest import Manifest
 from vad_runtime.contracts.site import MediaSettings, StreamSettings
 from vad_runtime.detector import ScoredFrame
 from vad_runtime.files import home_expanded
@@ -21,7 +21,7 @@ from vad_runtime.live.reader import queue_depth
 from vad_runtime.live.stream import LiveStream
 from vad_runtime.sources import find_sources, open_source
 from vad_runtime.sources.address import Address, address_from_text
-from vad_runtime.sources.base import FrameSource, SourceInfo
+from vad_runtime.sources.base import FrameSource
 from vad_runtime.sources.connection import StreamTemplate, require_decoder
 from vad_runtime.sources.live import LiveSource
 from vad_runtime.sources.pace import Pace
@@ -29,28 +29,10 @@ from vad_runtime.sources.packets import PacketRing
 from vad_runtime.sources.prefetch import Prefetch
 from vad_runtime.windows import ClipWindow
 
+if TYPE_CHECKING:
+    from vad_runtime.live.media.recorder import MediaRecorder
+
 _PATHS = ("file", "glob", "folder")
-
-
-class Media(Protocol):
-    """What a stream needs of `live.media.recorder.MediaRecorder`."""
-
-    def ring_s(self, min_duration_s: float = 0.0) -> float:
-        """Return how many seconds of packets a stream must hold."""
-
-    def stream_opened(
-        self,
-        name: str,
-        *,
-        ring: PacketRing | None,
-        template: Callable[[], StreamTemplate | None],
-        info: Callable[[], SourceInfo],
-        scoring: Scoring,
-    ) -> None:
-        """Take a stream."""
-
-    def scored(self, stream: str, scored: ScoredFrame) -> None:
-        """Take a settled frame; never blocks."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -144,7 +126,7 @@ def open_stream(
     *,
     site: str,
     folder: Path,
-    media: Media,
+    media: "MediaRecorder",
     media_settings: MediaSettings,
     hooks: Hooks,
 ) -> OpenStream:
@@ -167,6 +149,8 @@ def open_stream(
     address = check_stream(name, settings, manifest, folder, open_it=False)
     teller = _Teller(name, hooks.say)
     wanted = media_settings
+    # The codec of a camera is known only later; without packets, clips are made of pictures.
+    pictures = wanted.snapshots or wanted.overlay or wanted.clips
     scoring = site_scoring(manifest.scoring, settings.events)
     ring: PacketRing | None = None
     source: FrameSource
@@ -179,8 +163,7 @@ def open_stream(
             address,
             manifest.clip,
             settings,
-            # The codec alone is known only later; without packets, clips are made of pictures.
-            pictures=wanted.snapshots or wanted.overlay or wanted.clips,
+            pictures=pictures,
             on_state=teller.state_changed,
             on_packet=None if ring is None else ring.add,
             say=teller.say,
@@ -191,7 +174,6 @@ def open_stream(
             return live.template
 
     else:
-        pictures = wanted.snapshots or wanted.overlay or wanted.clips
         source = _recorded(name, address, settings, manifest, pictures=pictures)
     depth = queue_depth(manifest.clip, settings.hop)
     tracker = EventTracker(

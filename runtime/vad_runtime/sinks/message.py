@@ -6,10 +6,11 @@ import socket
 import ssl
 import time
 from collections.abc import Iterable
-from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
 import msgspec
+
+from vad_runtime.when import utc_text
 
 if TYPE_CHECKING:
     from vad_runtime.store.outbox import Due
@@ -52,18 +53,6 @@ def _finite(value: Any) -> Any:
 def due_key(due: "Due") -> str:
     """Return what names a row of the outbox for the receiver: the same in every repetition."""
     return f"{due.event.id}-{due.kind}"
-
-
-def utc_text(unix_s: float) -> str:
-    """Return a Unix time in UTC with milliseconds, as in 2026-11-22T13:03:07.120Z.
-
-    Where the clock shows nonsense, as on a board without one, the text is the number.
-    """
-    try:
-        moment = datetime.fromtimestamp(unix_s, timezone.utc)
-    except (OverflowError, OSError, ValueError):
-        return str(unix_s)
-    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def local_clock(unix_s: float, form: str = "%H:%M:%S") -> str:

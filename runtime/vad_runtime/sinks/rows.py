@@ -42,6 +42,27 @@ def row_from_scored(scored: ScoredFrame) -> Row:
     )
 
 
+def columns(*, offline: bool = False) -> list[str]:
+    """Return the columns of a CSV file."""
+    extra = ["offline"] if offline else []
+    return ["frame", "time_s", "raw", "score", *extra, "alarm", "status"]
+
+
+def csv_fields(row: Row, *, offline: bool = False) -> list[str]:
+    """Return the fields of a row, in the order of `columns`."""
+    scores = [row.raw, row.score, *([row.offline] if offline else [])]
+    numbers = ["" if value is None else f"{value:.9g}" for value in scores]
+    return [str(row.frame), f"{row.time_s:.6f}", *numbers, str(int(row.alarm)), row.status]
+
+
+def json_line(row: Row, *, offline: bool = False, **more: str) -> str:
+    """Return a row as a JSON object, with what else is to stand in it, and the end of the line."""
+    content = msgspec.structs.asdict(row)
+    if not offline:
+        del content["offline"]
+    return msgspec.json.encode(content | more).decode() + "\n"
+
+
 def score_text(score: float, threshold: float | None) -> str:
     """Return a score for a reader: two decimals, or more where the threshold would read 0.00."""
     if abs(score) >= 1000:
@@ -91,7 +112,7 @@ class RowWriter:
                     file.open("w", encoding="utf-8", newline="", buffering=1 if live else -1)
                 )
             self._csv = csv.writer(self._files[0], lineterminator="\n")
-            self._csv.writerow(_columns(offline))
+            self._csv.writerow(columns(offline=offline))
         except OSError as error:
             self._remove(self._open_as)
             raise unwritable(Path(error.filename or self._open_as[0]), error) from None
@@ -102,17 +123,11 @@ class RowWriter:
         Raises:
             InputError: The operating system refused it, for example because the disk is full.
         """
-        fields = [str(row.frame), f"{row.time_s:.6f}", _number(row.raw), _number(row.score)]
-        if self._offline:
-            fields.append(_number(row.offline))
-        content = msgspec.structs.asdict(row)
-        if not self._offline:
-            del content["offline"]
         target = self._open_as[0]
         try:
-            self._csv.writerow([*fields, str(int(row.alarm)), row.status])
+            self._csv.writerow(csv_fields(row, offline=self._offline))
             target = self._open_as[1]
-            self._files[1].write(msgspec.json.encode(content).decode() + "\n")
+            self._files[1].write(json_line(row, offline=self._offline))
         except OSError as error:
             raise unwritable(target, error) from None
 
@@ -187,7 +202,7 @@ def read_rows(csv_path: Path) -> list[Row]:
         raise InputError(f"{csv_path} is no scores file ({error.reason}). Give another.") from None
     lines = text.split("\n")
     header = lines[0].split(",")
-    if header not in (_columns(False), _columns(True), [*_columns(False), "utc"]):
+    if header not in (columns(), columns(offline=True), [*columns(), "utc"]):
         raise InputError(
             f"{csv_path}, line 1: not the header of a scores file. Give a scores.csv of vad-run."
         )
@@ -211,15 +226,6 @@ def read_rows(csv_path: Path) -> list[Row]:
             f"{csv_path}, line {reader.line_num + 1}: {reason}. Correct the row or run again."
         ) from None
     return rows
-
-
-def _columns(offline: bool) -> list[str]:
-    extra = ["offline"] if offline else []
-    return ["frame", "time_s", "raw", "score", *extra, "alarm", "status"]
-
-
-def _number(value: float | None) -> str:
-    return "" if value is None else f"{value:.9g}"
 
 
 def _closed(files: list[IO[str]]) -> tuple[Path, OSError] | None:

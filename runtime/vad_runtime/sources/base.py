@@ -1,7 +1,7 @@
 """What every source gives: frames at model size, each with the time it belongs to."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Protocol
 
 import numpy as np
@@ -67,6 +67,20 @@ class SourceStats:
     """How often something was missing, by cause."""
     notes: list[str] = field(default_factory=list)
     """Lines for the report, for example that a file ends early."""
+
+
+def sum_of_stats(one: SourceStats, two: SourceStats) -> SourceStats:
+    """Return what happened in both; another thread may go on counting in either."""
+    total = SourceStats()
+    for item in fields(SourceStats):
+        a, b = getattr(one, item.name), getattr(two, item.name)
+        if isinstance(a, dict):
+            a, b = a.copy(), b.copy()
+            both = {key: a.get(key, 0) + b.get(key, 0) for key in [*a, *b]}
+            setattr(total, item.name, both)
+        else:
+            setattr(total, item.name, a + b)
+    return total
 
 
 @dataclass(frozen=True, kw_only=True)

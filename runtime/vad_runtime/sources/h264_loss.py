@@ -102,12 +102,6 @@ class H264Loss:
         self._bits = 0 if gaps else frame_num_bits
 
 
-def parameter_sets(packet: bytes) -> bytes | None:
-    """Return SPS and PPS of an Annex B key frame, with start codes; None = it has none."""
-    sets = [unit for unit in _annex_b(packet) if unit and unit[0] & 31 in (_SPS, _PPS)]
-    return b"".join(b"\0\0\0\1" + unit for unit in sets) or None
-
-
 def _skip_high(bits: "_Bits") -> bool:
     """Pass over what high profiles have in front; return separate_colour_plane_flag."""
     chroma = bits.unsigned()

@@ -28,9 +28,10 @@ from vad_runtime.sources.connection import (
 )
 from vad_runtime.sources.decoders import hardware
 from vad_runtime.sources.failures import reason_of, refuses
-from vad_runtime.sources.h264_loss import H264Loss, parameter_sets
+from vad_runtime.sources.h264_loss import H264Loss
 from vad_runtime.sources.pace import Even
 from vad_runtime.sources.packet_times import PacketTimes
+from vad_runtime.sources.parameter_sets import parameter_sets
 
 # As in video.py, which says why: FFmpeg's own chatter, silenced inside FFmpeg.
 av.logging.set_level(None)
@@ -253,8 +254,8 @@ class PyavConnection:
             return
         template = self.template
         if template is not None and template.extradata is None and packet.is_keyframe:
-            sets = parameter_sets(data) if template.codec == "h264" else None
-            if sets is not None:
+            sets = parameter_sets(template.codec, data)[1]
+            if sets:
                 self.template = replace(template, extradata=sets)
         times.give(
             PacketInfo(

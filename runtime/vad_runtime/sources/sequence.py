@@ -1,11 +1,11 @@
 """Several recordings one after the other, as one source: what a pattern finds."""
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import fields, replace
+from dataclasses import replace
 from pathlib import Path
 
 from vad_runtime.contracts.errors import SourceError
-from vad_runtime.sources.base import Frame, FrameSource, SourceInfo, SourceStats
+from vad_runtime.sources.base import Frame, FrameSource, SourceInfo, SourceStats, sum_of_stats
 
 NEXT_RECORDING = "next recording"
 """Cause of the hole between two recordings."""
@@ -43,7 +43,7 @@ class SourceSequence:
     @property
     def stats(self) -> SourceStats:
         """Counters over all recordings so far. From any thread."""
-        return _sum(self._before, self._source.stats)
+        return sum_of_stats(self._before, self._source.stats)
 
     def stop(self) -> None:
         """End behind the frame that is being read. From any thread."""
@@ -77,7 +77,7 @@ class SourceSequence:
                 self._before.notes.append(str(error))
             if last is not None:
                 index, pts_s = last.index + 1, last.pts_s + 1 / source.info.fps
-            before = _sum(self._before, source.stats)
+            before = sum_of_stats(self._before, source.stats)
             source = self._next(before)
         if index == 0 and not self._stopped:
             raise SourceError(f"{self._name} holds no frame that decodes. Give other recordings.")
@@ -95,15 +95,3 @@ class SourceSequence:
             self._before = stats
             return source
         return None
-
-
-def _sum(a: SourceStats, b: SourceStats) -> SourceStats:
-    total = SourceStats()
-    for field in fields(SourceStats):
-        one, two = getattr(a, field.name), getattr(b, field.name)
-        if isinstance(one, dict):
-            both = {key: one.get(key, 0) + two.get(key, 0) for key in [*one, *two]}
-            setattr(total, field.name, both)
-        else:
-            setattr(total, field.name, one + two)
-    return total

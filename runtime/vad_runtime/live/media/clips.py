@@ -14,13 +14,14 @@ from pathlib import Path
 
 from vad_runtime.live.base import EventRecord
 from vad_runtime.live.media.disk import NewFile
-from vad_runtime.live.media.headers import described, parameter_sets
+from vad_runtime.live.media.headers import described
 from vad_runtime.live.media.names import part_name
 from vad_runtime.live.media.retention import Retention
 from vad_runtime.live.media.template import remuxable
 from vad_runtime.live.media.writers import FAILURES, EncodedFilm, FilmFile, RemuxedFilm
 from vad_runtime.sources.connection import PacketInfo, StreamTemplate
 from vad_runtime.sources.packets import PacketRing
+from vad_runtime.sources.parameter_sets import parameter_sets
 
 _BACK_S = 1.0  # B-frames step back by less
 _FORWARD_S = 10.0  # a longer pause belongs to a camera whose clock was set

@@ -7,18 +7,16 @@ import csv
 import io
 import time
 from collections.abc import Callable
-from datetime import datetime, timezone
 from pathlib import Path
 from typing import Literal
-
-import msgspec
 
 from vad_runtime.live.media.disk import RoomyFile
 from vad_runtime.live.media.names import timed_name, unused
 from vad_runtime.live.media.retention import Retention
-from vad_runtime.sinks.rows import Row
+from vad_runtime.sinks.rows import Row, columns, csv_fields, json_line
+from vad_runtime.when import utc_text
 
-_HEADER = "frame,time_s,raw,score,alarm,status,utc\n"
+_HEADER = ",".join([*columns(), "utc"]) + "\n"
 
 
 class ScoreTable:
@@ -65,7 +63,7 @@ class ScoreTable:
         if self._file is not None and day != self._day:
             self.close()
         line = _csv_line if self._form == "csv" else _json_line
-        text = "".join(line(row, _utc(unix_s)) for row, unix_s in rows)
+        text = "".join(line(row, utc_text(unix_s)) for row, unix_s in rows)
         try:
             if self._file is None:
                 name = timed_name("scores", self._stream, now, f".{self._form}")
@@ -92,21 +90,9 @@ class ScoreTable:
 
 def _csv_line(row: Row, utc: str) -> str:
     line = io.StringIO()
-    fields = [row.frame, f"{row.time_s:.6f}", _number(row.raw), _number(row.score)]
-    csv.writer(line, lineterminator="\n").writerow([*fields, int(row.alarm), row.status, utc])
+    csv.writer(line, lineterminator="\n").writerow([*csv_fields(row), utc])
     return line.getvalue()
 
 
 def _json_line(row: Row, utc: str) -> str:
-    content = msgspec.structs.asdict(row)
-    del content["offline"]
-    return msgspec.json.encode(content | {"utc": utc}).decode() + "\n"
-
-
-def _utc(unix_s: float) -> str:
-    moment = datetime.fromtimestamp(unix_s, tz=timezone.utc)
-    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
-
-
-def _number(value: float | None) -> str:
-    return "" if value is None else f"{value:.9g}"
+    return json_line(row, utc=utc)
