@@ -66,7 +66,11 @@ for _module in (calibrate, quantise, verify, plan, build_engine, inspect, explai
 )
 @click.option("--mean", type=_PATH, help="Its mean cube (mil with c3d).")
 @click.option("--hop", type=click.IntRange(1), help="Source frames from clip to clip.")
-@click.option("--resizer", type=click.Choice(["exact", "fast"]), help="[default: the training's]")
+@click.option(
+    "--resizer",
+    type=click.Choice(["exact", "fast", "portable"]),
+    help="[default: the training's]",
+)
 @click.option(
     "--output",
     "outputs",

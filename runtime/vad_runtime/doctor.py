@@ -1,7 +1,6 @@
 """What this machine can run bundles with, and why not with the rest."""
 
 import contextlib
-import importlib.util
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -19,6 +18,8 @@ from vad_runtime.engines import fit
 from vad_runtime.engines.adapter_base import TITLES
 from vad_runtime.engines.plan_file import ENGINE_FOLDER, read_sidecar
 from vad_runtime.machine import library_versions, machine_facts
+from vad_runtime.native import native_module
+from vad_runtime.sources.portable import path_taken
 
 _GIB = 1 << 30
 _NOT_A_MODEL = "fake"  # measures motion; that it runs says nothing about bundles
@@ -80,7 +81,9 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     packages: dict[str, str]
     """Versions of installed packages."""
     native: bool
-    """The compiled module of vad-edge is there."""
+    """The compiled module of vad-edge is there, and wanted."""
+    portable_resizer: str
+    """What computes it: `native avx512`, or `numpy` and why."""
     backends: list[Verdict]
     bundle: BundleFacts | None
 
@@ -123,7 +126,8 @@ def examine(bundle: Bundle | None = None, device: str = "auto") -> Report:
             ),
         ],
         packages=library_versions(),
-        native=importlib.util.find_spec("vad_runtime._native") is not None,
+        native=native_module() is not None,
+        portable_resizer=path_taken(),
         backends=[_backend(name, device) for name in _asked(device)],
         bundle=None if bundle is None else _bundle_facts(bundle, machine, device),
     )
@@ -205,8 +209,9 @@ def lines_of(report: Report) -> list[str]:
     rows += _verdict_rows("TensorRT", report.tensorrt)
     packages = ", ".join(f"{name} {version}" for name, version in report.packages.items())
     rows.append(("packages", packages))
-    native = "there" if report.native else "not there: frame rings use NumPy, with the same result"
-    rows.append(("native", native))
+    without = "not there: frame rings and the portable resizer use NumPy, with the same result"
+    rows.append(("native", "there" if report.native else without))
+    rows.append(("resizer", f"portable: {report.portable_resizer}"))
     rows += _verdict_rows("back ends", report.backends, report.no_gpu)
     lines = [f"{label.ljust(_LABEL)} {text}".rstrip() for label, text in rows]
     if report.bundle is not None:

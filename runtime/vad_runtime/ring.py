@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from vad_runtime.contracts.errors import BackendError
+from vad_runtime.native import native_module
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -175,10 +176,5 @@ def _page_aligned_capacity(frames: int, frame_bytes: int, page_bytes: int) -> in
 
 
 def _mirrored_buffer_class() -> "type[MirroredBuffer] | None":
-    try:
-        from vad_runtime._native import MirroredBuffer
-    except ModuleNotFoundError as error:
-        if error.name != "vad_runtime._native":
-            raise
-        return None
-    return MirroredBuffer
+    module = native_module()
+    return None if module is None else module.MirroredBuffer

@@ -8,9 +8,10 @@ import sys
 import venv
 from pathlib import Path
 
+import msgspec
 import pytest
 
-from vad_runtime.bundle import Bundle
+from vad_runtime.bundle import Bundle, rewrite_manifest
 
 ROOT = Path(__file__).parents[2]
 TRAINING_ONLY = ["torch", "torchvision", "onnx", "onnxscript", "matplotlib"]
@@ -89,6 +90,24 @@ def test_doctor_says_what_a_device_can_run(device: Path, tmp_path: Path) -> None
     said = run(device / "vad-run", "doctor", cwd=tmp_path)
     assert "openvino" in said
     assert "pip install 'vad-edge[" in said  # the next step for what is missing
+    assert "portable: numpy (no compiled module)" in said
+
+
+@pytest.mark.slow
+def test_a_device_without_a_compiled_module_gives_the_scores_of_one_that_has_it(
+    device: Path, bundle_copy: Path, tiny_video: Path, tmp_path: Path
+) -> None:
+    bundle = Bundle.open(bundle_copy)
+    clip = msgspec.structs.replace(bundle.manifest.clip, resizer="portable")
+    rewrite_manifest(bundle, msgspec.structs.replace(bundle.manifest, clip=clip))
+    here = Path(sys.executable).parent
+    for binaries, out in ((device, "there"), (here, "here")):
+        command = [binaries / "vad-run", "score", bundle_copy, tiny_video, "-o", tmp_path / out]
+        run(*command, "--no-overlay", "--no-plot", cwd=tmp_path)
+    report = msgspec.json.decode((tmp_path / "there" / "report.json").read_bytes())
+    assert report["resizer"] == "portable: numpy (no compiled module)"
+    tables = [(tmp_path / out / "scores.csv").read_bytes() for out in ("there", "here")]
+    assert tables[0] == tables[1]
 
 
 @pytest.mark.slow

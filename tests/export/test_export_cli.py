@@ -296,6 +296,18 @@ def test_a_hop_that_does_not_fit_the_stride_is_one_line(run: Any, tmp_path: Path
     refused(run("onnx", tmp_path, "-o", tmp_path / "x.vad", "--resizer", "fast"), "--resizer")
 
 
+def test_a_model_of_exact_and_bilinear_can_be_exported_for_portable(
+    run: Any, tiny_video: Path, tmp_path: Path
+) -> None:
+    bilinear = clip_spec(resizer="exact", interpolation="bilinear")
+    save_checkpoint(tmp_path / "best.pt", {"model": STAE().state_dict()}, StaeConfig(clip=bilinear))
+    target = tmp_path / "x.vad"
+    words = ["--resizer", "portable", "--no-passes", "--clips", tiny_video]
+    assert run("onnx", tmp_path, "-o", target, *words)[0] == 0
+    clip = Bundle.open(target).manifest.clip
+    assert (clip.resizer, clip.interpolation) == ("portable", "bilinear")
+
+
 @pytest.mark.usefixtures("stand_in")
 def test_lookahead_takes_its_offset_from_the_training_unless_told(
     run: Any, trained_ahead: Path, tmp_path: Path

@@ -36,6 +36,23 @@ def test_nonsense_is_refused_with_the_field_and_the_value_in_the_message(
     assert_one_line(caught.value, list(change)[-1], value)
 
 
+def test_the_portable_resizer_takes_both_interpolations_and_fast_only_area() -> None:
+    for interpolation in ("area", "bilinear"):
+        spec = clip_spec(resizer="portable", interpolation=interpolation)
+        assert msgspec.convert(msgspec.to_builtins(spec), ClipSpec) == spec
+    with pytest.raises(ValueError, match="area"):
+        clip_spec(resizer="fast", interpolation="bilinear")
+
+
+@pytest.mark.parametrize("side", ["height", "width"])
+def test_the_portable_resizer_has_a_largest_size(side: str) -> None:
+    assert clip_spec(resizer="portable", **{side: 65535})
+    assert clip_spec(resizer="fast", **{side: 65536})
+    with pytest.raises(ValueError, match="ClipSpec") as caught:
+        clip_spec(resizer="portable", **{side: 65536})
+    assert_one_line(caught.value, side, "65536", "portable")
+
+
 def test_an_unknown_field_is_refused() -> None:
     with pytest.raises(TypeError, match="depth"):
         clip_spec(depth=3)

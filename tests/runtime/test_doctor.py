@@ -60,6 +60,14 @@ def test_the_reason_why_there_is_no_gpu_is_printed_once() -> None:
     assert text.count("no GPU: see above") == 3
 
 
+@pytest.mark.usefixtures("no_gpu")
+def test_it_says_what_computes_the_portable_resizer(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("VAD_NATIVE", "0")
+    report = doctor.examine()
+    assert (report.native, report.portable_resizer) == (False, "numpy (VAD_NATIVE=0)")
+    assert "resizer    portable: numpy (VAD_NATIVE=0)" in doctor.lines_of(report)
+
+
 @pytest.mark.usefixtures("orin")
 def test_a_gpu_is_told_with_its_compute_capability_and_free_memory() -> None:
     report = doctor.examine()

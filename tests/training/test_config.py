@@ -209,6 +209,12 @@ def test_the_family_can_be_set_on_the_command_line() -> None:
     assert read_config(None, ["family=mil", "head.kind=topk"]).family == "mil"
 
 
+@pytest.mark.parametrize("family", ["stae", "backbone-ae", "mil"])
+def test_every_family_takes_the_portable_resizer(family: str) -> None:
+    config = read_config(None, [f"family={family}", "clip.resizer=portable"])
+    assert config.clip.resizer == "portable"
+
+
 def test_an_unknown_family_is_one_line() -> None:
     with pytest.raises(ConfigError) as caught:
         read_config(None, ["family=cnn"])

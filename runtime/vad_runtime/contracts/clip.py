@@ -5,10 +5,11 @@ from typing import Literal
 import msgspec
 
 Colour = Literal["gray", "rgb"]
-Resizer = Literal["exact", "fast"]
+Resizer = Literal["exact", "fast", "portable"]
 Interpolation = Literal["area", "bilinear"]
 
 _CHANNELS: dict[str, int] = {"gray": 1, "rgb": 3}
+_LARGEST_PORTABLE = 65535  # sums of its rule stay within 32 and 64 bits
 
 
 class ClipSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -43,19 +44,22 @@ class ClipSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """Columns of the model's input, pixels."""
 
     colour: Colour = "rgb"
-    """`rgb`: three channels in this order. `gray`: one channel, ITU-R BT.601 luma."""
+    """`rgb`: three channels in this order. `gray`: one channel; ITU-R BT.601 luma with `exact` and
+    `fast`, the video's own luma (of BT.709, say) with `portable`."""
 
     resizer: Resizer = "fast"
     """How a frame becomes (height, width).
 
     `exact`: decoded to RGB at full size, then OpenCV's resize with `interpolation`. `fast`:
-    swscale's area filter, straight from the decoder's planes. The two give different pixels, so
-    the choice belongs to the model.
+    swscale's area filter, straight from the decoder's planes. `portable`: from the planes by a rule
+    in whole numbers, with `interpolation`, so that every machine gives the same bytes. The three
+    give different pixels, so the choice belongs to the model.
     """
 
     interpolation: Interpolation = "area"
-    """Filter of `exact`. `area` averages what falls into a pixel; `bilinear` looks at four source
-    pixels only, so that fine texture aliases (some published models were trained that way)."""
+    """Filter of `exact` and `portable`. `area` averages what falls into a pixel; `bilinear` looks
+    at four source pixels only, so that fine texture aliases (some published models were trained
+    that way)."""
 
     fps: float | None = None
     """Frame rate of the training footage in frames a second; None when it was mixed."""
@@ -72,14 +76,21 @@ class ClipSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
             )
         if self.colour not in _CHANNELS:
             raise ValueError(f"ClipSpec.colour must be gray or rgb, got {self.colour!r}")
-        if self.resizer not in ("exact", "fast"):
-            raise ValueError(f"ClipSpec.resizer must be exact or fast, got {self.resizer!r}")
+        if self.resizer not in ("exact", "fast", "portable"):
+            raise ValueError(
+                f"ClipSpec.resizer must be exact, fast or portable, got {self.resizer!r}"
+            )
         if self.interpolation not in ("area", "bilinear"):
             raise ValueError(
                 f"ClipSpec.interpolation must be area or bilinear, got {self.interpolation!r}"
             )
         if self.resizer == "fast" and self.interpolation != "area":
             raise ValueError("ClipSpec.interpolation must be area with the resizer fast")
+        if self.resizer == "portable" and max(self.height, self.width) > _LARGEST_PORTABLE:
+            raise ValueError(
+                f"ClipSpec.height and width must be at most {_LARGEST_PORTABLE} with the resizer "
+                f"portable, got {self.height} x {self.width}"
+            )
         if self.fps is not None and not 0 < self.fps < 10_000:
             raise ValueError(f"ClipSpec.fps must lie between 0 and 10000, got {self.fps}")
 

@@ -4,6 +4,8 @@ from typing import Annotated, Literal
 
 import msgspec
 
+from vad_runtime.contracts.clip import Interpolation, Resizer
+
 Fraction = Annotated[float, msgspec.Meta(gt=0, lt=1)]
 Share = Annotated[float, msgspec.Meta(ge=0, lt=1)]
 Positive = Annotated[float, msgspec.Meta(gt=0)]
@@ -40,7 +42,7 @@ class ClipChoice(Strict, frozen=True, kw_only=True):
     """Source frames from one frame of a clip to the next."""
     hop: Count = 8
     """Source frames from the start of one clip to the start of the next; a multiple of `stride`."""
-    resizer: Literal["exact", "fast"] = "fast"
+    resizer: Resizer = "fast"
     """See `vad_runtime.contracts.ClipSpec.resizer`."""
-    interpolation: Literal["area", "bilinear"] = "area"
+    interpolation: Interpolation = "area"
     """See `vad_runtime.contracts.ClipSpec.interpolation`."""
