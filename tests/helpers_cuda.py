@@ -195,6 +195,11 @@ class HostCuda:
         source, target = self.view(address, host.nbytes), host.reshape(-1).view(np.uint8)
         self.put(stream, lambda: np.copyto(target, source))
 
+    def copy_within(self, target: int, source: int, nbytes: int, stream: int) -> None:
+        self.note(f"copy_within {nbytes}")
+        there, here = self.view(target, nbytes), self.view(source, nbytes)
+        self.put(stream, lambda: np.copyto(there, here))
+
     def synchronise(self, stream: int) -> None:
         self.note(f"synchronise {stream:#x}")
         assert stream not in self._captured, "synchronise while capturing"
@@ -248,7 +253,7 @@ def fake_libcuda(folder: Path) -> Path:
     library = folder / "libcuda.so.1"
     source = Path(__file__).parent / "fakes" / "libcuda.c"
     subprocess.run(
-        [compiler, *_FLAGS, _SONAME, "-o", str(library), str(source), "-lpthread"],
+        [compiler, *_FLAGS, _SONAME, "-o", str(library), str(source), "-lpthread", "-ldl"],
         check=True,
     )
     return library

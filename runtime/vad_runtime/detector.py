@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-from vad_runtime.backends.base import Backend
+from vad_runtime.backends.base import Backend, HasRing
 from vad_runtime.contracts.manifest import Manifest
 from vad_runtime.events import AlarmState, Event
 from vad_runtime.latency import Stage
@@ -82,7 +82,8 @@ class Detector:
         self._spec = manifest.clip
         self._score = manifest.score
         self._backend = backend
-        self._window = ClipWindow(manifest.clip, hop=hop)
+        ring = backend.ring() if isinstance(backend, HasRing) else None
+        self._window = ClipWindow(manifest.clip, hop=hop, ring=ring)
         self._scorer = CausalScorer(manifest.scoring)
         self._alarm = AlarmState(manifest.scoring)
         self._clip_means = clip_means

@@ -64,15 +64,18 @@ class ClipWindow:
     Args:
         spec: The clips' form.
         hop: Source frames from one clip to the next; None = the spec's.
+        ring: Where frames are kept, empty, of the spec's length and shape; None = host memory.
 
     Raises:
         ValueError: The hop is no positive multiple of the stride.
     """
 
-    def __init__(self, spec: ClipSpec, *, hop: int | None = None) -> None:
+    def __init__(
+        self, spec: ClipSpec, *, hop: int | None = None, ring: FrameRing | None = None
+    ) -> None:
         self._spec = spec
         self.hop = spec.hop if hop is None else hop
-        self._ring = FrameRing(spec.frames, spec.frame_shape)
+        self._ring = FrameRing(spec.frames, spec.frame_shape) if ring is None else ring
         self._indices: list[int] = []
         self._seen = 0
         self._kept = 0

@@ -13,11 +13,13 @@
  *   FAKE_CUDA_INIT_ERROR  CUresult of cuInit                                0
  *   FAKE_CUDA_INTEGRATED  1 = shares the machine's memory                   0
  *   FAKE_CUDA_MEMORY      bytes of each GPU                                 8 GiB
+ *   FAKE_CUDA_KERNELS     a shared object: kernels (tests/fakes/kernels.cpp) of any module
  *   FAKE_CUDA_NO_CAPTURE  begin, end or instantiate: where graphs fail      (nowhere)
  *
  * For tests: fakeEnqueue (work of a fake library), fakeCount (how often, how many are left),
  * fakeBreak (every later wait and launch gives this error, as after a fault on the GPU).
  */
+#include <dlfcn.h>
 #include <pthread.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -35,6 +37,7 @@ enum {
     OUT_OF_MEMORY = 2,
     NOT_INITIALIZED = 3,
     NO_DEVICE = 100,
+    NO_BINARY_FOR_GPU = 209,
     INVALID_DEVICE = 101,
     INVALID_CONTEXT = 201,
     INVALID_HANDLE = 400,
@@ -56,6 +59,7 @@ static const struct {
     {100, "CUDA_ERROR_NO_DEVICE", "no CUDA-capable device is detected"},
     {101, "CUDA_ERROR_INVALID_DEVICE", "invalid device ordinal"},
     {201, "CUDA_ERROR_INVALID_CONTEXT", "invalid device context"},
+    {209, "CUDA_ERROR_NO_BINARY_FOR_GPU", "no kernel image is available for execution on the device"},
     {400, "CUDA_ERROR_INVALID_HANDLE", "invalid resource handle"},
     {500, "CUDA_ERROR_NOT_FOUND", "named symbol not found"},
     {700, "CUDA_ERROR_ILLEGAL_ADDRESS", "an illegal memory access was encountered"},
@@ -102,7 +106,7 @@ typedef struct {
 enum { MAX_GPUS = 8, MAX_DEPTH = 16 };
 static Context primary[MAX_GPUS];
 static Block *device_blocks, *host_blocks;
-static long allocations, launches, captures, streams, graphs, retained, capturing;
+static long allocations, launches, captures, streams, graphs, retained, capturing, modules;
 static Result broken;
 static int initialised;
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
@@ -440,6 +444,16 @@ static Result put(Stream *stream, Node node)
     return SUCCESS;
 }
 
+Result cuMemsetD8Async(Pointer to, unsigned char value, size_t bytes, Stream *stream)
+{
+    void *target = (void *)(uintptr_t)to;
+    if (!usable()) return INVALID_CONTEXT;
+    if (stream == NULL) return INVALID_HANDLE;
+    if (!lies_in(device_blocks, target, bytes)) return INVALID_VALUE;
+    memset(target, value, bytes);
+    return SUCCESS;
+}
+
 Result cuMemcpyHtoDAsync_v2(Pointer to, const void *from, size_t bytes, Stream *stream)
 {
     void *target = (void *)(uintptr_t)to;
@@ -573,6 +587,52 @@ Result cuGraphExecDestroy(Graph *program)
     return cuGraphDestroy(program);
 }
 
+/* -- kernels -- */
+
+typedef void (*Kernel)(unsigned, unsigned, unsigned, unsigned, const void *);
+
+Result cuModuleLoadData(void **module, const void *image)
+{
+    const char *kernels = getenv("FAKE_CUDA_KERNELS");
+    if (!usable()) return INVALID_CONTEXT;
+    if (image == NULL) return INVALID_VALUE;
+    if (kernels == NULL) return NO_BINARY_FOR_GPU;
+    *module = dlopen(kernels, RTLD_NOW | RTLD_LOCAL);
+    if (*module == NULL) return INVALID_VALUE;
+    modules++;
+    return SUCCESS;
+}
+
+Result cuModuleUnload(void *module)
+{
+    if (!usable()) return INVALID_CONTEXT;
+    modules--;
+    (void)module; /* stays loaded: a launch that is under way may use it */
+    return SUCCESS;
+}
+
+Result cuModuleGetFunction(void **function, void *module, const char *name)
+{
+    *function = dlsym(module, name);
+    return *function ? SUCCESS : NOT_FOUND;
+}
+
+Result cuLaunchKernel(void *function, unsigned grid_x, unsigned grid_y, unsigned grid_z,
+                      unsigned block_x, unsigned block_y, unsigned block_z, unsigned shared,
+                      Stream *stream, void **parameters, void **extra)
+{
+    (void)shared;
+    (void)extra;
+    if (!usable()) return INVALID_CONTEXT;
+    if (stream == NULL || function == NULL) return INVALID_HANDLE;
+    if (broken) return broken;
+    if (!grid_x || !grid_y || grid_z != 1 || block_z != 1) return INVALID_VALUE;
+    if (block_x * block_y * block_z > 1024) return INVALID_VALUE;
+    if (stream->capture) return CAPTURE_UNSUPPORTED; /* a real one can: nobody asks for it */
+    ((Kernel)(uintptr_t)function)(grid_x, grid_y, block_x, block_y, parameters[0]);
+    return SUCCESS;
+}
+
 /* -- for tests -- */
 
 Result fakeEnqueue(Stream *stream, Function function, void *argument)
@@ -594,6 +654,7 @@ long fakeCount(const char *what)
     if (strcmp(what, "contexts") == 0) return retained;
     if (strcmp(what, "depth") == 0) return depth;
     if (strcmp(what, "capturing") == 0) return capturing;
+    if (strcmp(what, "modules") == 0) return modules;
     if (strcmp(what, "streams") == 0) return streams;
     if (strcmp(what, "graphs") == 0) return graphs;
     if (strcmp(what, "device") == 0) return left(device_blocks);

@@ -21,12 +21,15 @@ from onnx import TensorProto, helper, numpy_helper
 
 from vad_runtime.backends import open_backend
 from vad_runtime.backends import tensorrt as tensorrt_module
-from vad_runtime.backends.base import Clips, Options
+from vad_runtime.backends.base import Backend, Clips, Options
 from vad_runtime.backends.onnxruntime import OnnxRuntimeBackend
 from vad_runtime.backends.tensorrt import TensorRtBackend
 from vad_runtime.bundle import Bundle, write_bundle
 from vad_runtime.contracts import BackendError, NoDriverError, ScoreSpec
+from vad_runtime.detector import Detector
 from vad_runtime.engines.adapter import TensorRt, found
+from vad_runtime.ring import FrameRing
+from vad_runtime.sources.base import Frame
 
 FP32 = Options(precision="fp32")
 
@@ -268,6 +271,118 @@ def test_nothing_is_made_per_clip_but_the_results(bench: Bench, snapshot: str) -
     ours = [tracemalloc.Filter(True, tensorrt_module.__file__)]
     grown = after.filter_traces(ours).compare_to(before.filter_traces(ours), "filename")
     assert sum(one.size_diff for one in grown) < 4096 + result["score"].nbytes
+
+
+# -- frames that are on the GPU already --------------------------------------------------------
+
+
+def pushed(ring: FrameRing, frames: Clips) -> Clips:
+    for frame in frames:
+        ring.push(frame)
+    return ring.latest()[None]
+
+
+def copied_in(gpu: HostCuda) -> int:
+    return sum(int(call.split()[1]) for call in gpu.calls if call.startswith("copy_in "))
+
+
+@pytest.mark.parametrize("snapshot", BUILDERS)
+@pytest.mark.parametrize("graphs", [True, False], ids=["graphs", "no graphs"])
+@pytest.mark.parametrize("batches", [(1, 4), (2,)], ids=str)
+def test_a_clip_of_its_ring_scores_as_any_other_and_each_frame_crosses_the_bus_once(
+    bench: Bench, snapshot: str, graphs: bool, batches: tuple[int, ...]
+) -> None:
+    built_plan(bench.has(snapshot), bench.bundle, batches=batches)
+    backend = bench.open(graphs=graphs)
+    ring = backend.ring()
+    frames = random_clips(5, 3).reshape(40, 32, 32, 1)
+    made, there = bench.gpu.allocations, copied_in(bench.gpu)
+    for start in range(0, 33, 3):
+        fresh = frames[start + 5 : start + 8] if start else frames[:8]
+        clip = pushed(ring, fresh)
+        scores = backend.infer(clip)["score"]
+        same = frames[None, start : start + 8].copy()
+        np.testing.assert_array_equal(clip, same)
+        np.testing.assert_allclose(scores, reference(bench.bundle, same), atol=1e-5)
+    assert copied_in(bench.gpu) - there == 38 * 32 * 32
+    assert bench.gpu.allocations == made
+    # The other way works in between, and its graph is another.
+    clips = random_clips(2, 9)
+    np.testing.assert_allclose(
+        backend.infer(clips)["score"], reference(bench.bundle, clips), atol=1e-5
+    )
+
+
+def test_a_detector_feeds_the_ring_and_gives_the_scores_of_clips_from_the_host(
+    bench: Bench,
+) -> None:
+    built_plan(bench.has("10.3.0"), bench.bundle)
+    backend = bench.open()
+    pixels = random_clips(6, 5).reshape(48, 32, 32, 1)
+
+    def scores(ran: Backend) -> list[float | None]:
+        frames = [
+            Frame(
+                index=i,
+                pts_s=i / 25,
+                pixels=pixels[i],
+                picture=lambda: pixels[0],
+                hole="gap" if i == 20 else None,
+                damaged=i == 33,
+            )
+            for i in range(len(pixels))
+        ]
+        detector = Detector(bench.bundle.manifest, ran, hop=2)
+        return [one.raw for one in detector.run(frames, nominal_fps=25)]
+
+    there = copied_in(bench.gpu)
+    on_device = scores(backend)
+    assert copied_in(bench.gpu) - there == 47 * 32 * 32  # the damaged one is in no clip
+    assert sum(raw is not None for raw in on_device) > 20
+
+    class HostOnly:
+        device = "the same engine"
+        infer = staticmethod(lambda clips: backend.infer(clips.copy()))
+        close = staticmethod(lambda: None)
+
+    assert scores(HostOnly()) == on_device
+
+
+def test_two_streams_at_once_have_a_ring_each_and_later_ones_take_their_memory(
+    bench: Bench,
+) -> None:
+    built_plan(bench.has("10.3.0"), bench.bundle)
+    backend = bench.open()
+    first, second = backend.ring(), backend.ring()
+    made = bench.gpu.allocations
+    clips = random_clips(2, 1)
+    for view, clip in [(pushed(first, clips[0]), clips[0]), (pushed(second, clips[1]), clips[1])]:
+        np.testing.assert_allclose(
+            backend.infer(view)["score"], reference(bench.bundle, clip[None]), atol=1e-5
+        )
+    assert len(bench.gpu.made) == 2  # a graph for the host's clips, one for both rings
+    for _ in range(5):
+        del first
+        gc.collect()
+        first = backend.ring()
+        view = pushed(first, clips[1])
+        np.testing.assert_allclose(
+            backend.infer(view)["score"], reference(bench.bundle, clips[1:]), atol=1e-5
+        )
+    assert bench.gpu.allocations == made
+
+
+def test_a_ring_outlives_its_engine_in_host_memory(bench: Bench) -> None:
+    built_plan(bench.has("10.3.0"), bench.bundle)
+    backend = bench.open()
+    ring = backend.ring()
+    clip = random_clips(1)
+    view = pushed(ring, clip[0])
+    backend.close()
+    np.testing.assert_array_equal(view, clip)
+    np.testing.assert_array_equal(pushed(ring, clip[0]), clip)
+    with pytest.raises(BackendError, match=r"closed\. Open it again"):
+        backend.ring()
 
 
 def test_it_may_be_opened_on_one_thread_and_run_on_another(bench: Bench) -> None:

@@ -3,12 +3,13 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Literal, Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
 
 from vad_runtime.contracts.manifest import Manifest
+from vad_runtime.ring import FrameRing
 
 Clips = npt.NDArray[np.uint8]
 Features = npt.NDArray[np.float32]
@@ -69,6 +70,21 @@ class Backend(Protocol):
 
     def close(self) -> None:
         """Free the engine. A second call does nothing."""
+
+
+@runtime_checkable
+class HasRing(Protocol):
+    """A back end that has its clips sooner where their frames come one by one."""
+
+    def ring(self) -> FrameRing:
+        """Return an empty ring for one stream's clips; the back end owns it.
+
+        Its `latest`, given to `infer`, needs no copy of the whole clip to where the engine runs.
+        After `close` it goes on as a ring in host memory.
+
+        Raises:
+            BackendError: No memory for it.
+        """
 
 
 class BackendClass(Protocol):

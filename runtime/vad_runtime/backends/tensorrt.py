@@ -6,11 +6,18 @@ Importing this module imports no TensorRT; which of the four libraries is taken,
 
     clips ─ copy ─► pinned ═══► device ─ execute ─► device ═══► pinned ─ copy ─► results
                      └──────────── one CUDA graph ────────────────┘
+
+    ring ─ two copies there ──► device ─ execute ─► device ═══► pinned ─ copy ─► results
+                                           └───── another graph ────┘
+
+The second way is for a clip of a ring of `ring()`, whose frames are on the device already. Rings
+are uint8, as all graphs of the contract take their clips.
 """
 
 import contextlib
 import math
 import traceback
+import weakref
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,10 +33,12 @@ from vad_runtime.cuda import open_cuda
 from vad_runtime.cuda.base import Cuda
 from vad_runtime.cuda.driver import Gpu, driver, gpu_of
 from vad_runtime.cuda.graphs import GraphCache
+from vad_runtime.cuda.ring import DeviceRing, RingMemory
 from vad_runtime.engines.adapter import Context, found
 from vad_runtime.engines.fit import Fit, Machine, this_machine
 from vad_runtime.engines.lookup import plan_for
 from vad_runtime.engines.runtime_cache import RuntimeCache, runtime_cache
+from vad_runtime.ring import FrameRing
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,6 +68,10 @@ class _Lane:
     def enqueue(self) -> None:
         """Put all that one inference takes on the stream."""
         self.cuda.copy_in(self.address, self.host, self.stream)
+        self.enqueue_rest()
+
+    def enqueue_rest(self) -> None:
+        """Put on the stream what is left where the input is on the device."""
         self.context.execute(self.stream)
         for output in self.outputs:
             self.cuda.copy_out(output.host, output.address, self.stream)
@@ -78,6 +91,9 @@ class TensorRtBackend:
         self._runtime: Any = None
         self._engine: Any = None
         self._lanes: list[_Lane] = []
+        self._rings: weakref.WeakSet[DeviceRing] = weakref.WeakSet()
+        self._ring_memory: list[RingMemory] = []
+        """Of rings that are gone: one stream after another takes the same."""
         # Before anything of TensorRT is made: without a driver its runtimes crash the process.
         gpu = gpu_of(options.device)
         machine = _machine(options.device)
@@ -144,7 +160,7 @@ class TensorRtBackend:
             cuda,
             stream,
             enabled=options.graphs and not self._own_graphs,
-            limit=len(profiles),  # one for each, so that none is ever made again
+            limit=len(profiles) + 1,  # and one for rings, so that none is ever made again
         )
         with contextlib.ExitStack() as stack:
             cache: RuntimeCache | None = None
@@ -269,10 +285,26 @@ class TensorRtBackend:
 
     # -- running -------------------------------------------------------------------------------
 
+    def ring(self) -> FrameRing:
+        """See `HasRing.ring`."""
+        spec = self._manifest.clip
+        if self._cuda is None:
+            raise BackendError("This engine is closed. Open it again.")
+        memory = self._ring_memory.pop() if self._ring_memory else None
+        made = DeviceRing(self._cuda, self._stream, spec.frames, spec.frame_shape, memory=memory)
+        weakref.finalize(made, self._ring_memory.append, made.memory)
+        self._rings.add(made)
+        # Now and not at the first clip, since what is recorded runs once before; and it waits for
+        # what a ring that is gone had under way.
+        self._run(self._lanes[0], on_device=True)
+        return made
+
     def infer(self, clips: Inputs) -> Outputs:
         """See `Backend.infer`. Nothing but the arrays that it returns is made."""
         checked_clips(clips, self._manifest)
         count = len(clips)
+        lane = self._lanes[0]
+        on_device = count == 1 and any(ring.gather(clips, lane.address) for ring in self._rings)
         results = {
             name: np.empty((count, *shape), np.float32) for name, shape in self._shapes.items()
         }
@@ -280,8 +312,9 @@ class TensorRtBackend:
         while done < count:
             lane = self._lane_for(count - done)
             end = min(done + lane.batch, count)
-            np.copyto(lane.host[: end - done], clips[done:end])
-            self._run(lane)
+            if not on_device:
+                np.copyto(lane.host[: end - done], clips[done:end])
+            self._run(lane, on_device=on_device)
             for output in lane.outputs:
                 np.copyto(
                     results[output.name][done:end], output.host[: end - done], casting="same_kind"
@@ -296,10 +329,11 @@ class TensorRtBackend:
                 return lane
         return self._lanes[-1]
 
-    def _run(self, lane: _Lane) -> None:
+    def _run(self, lane: _Lane, *, on_device: bool = False) -> None:
         assert self._graphs is not None
         assert self._cuda is not None
-        self._graphs.run(lane.index, lane.enqueue)
+        enqueue = lane.enqueue_rest if on_device else lane.enqueue
+        self._graphs.run((lane.index, on_device), enqueue)
         self._cuda.synchronise(lane.stream)
 
     def close(self) -> None:
@@ -311,6 +345,8 @@ class TensorRtBackend:
             with contextlib.suppress(BackendError):  # whatever broke was told already
                 cuda.synchronise(self._stream)
                 self._graphs.close()
+        for ring in self._rings:
+            ring.detach()
         # Contexts before their engine, that before its runtime, and all before their GPU.
         self._lanes.clear()
         self._engine = None

@@ -73,6 +73,9 @@ class Cuda(Protocol):
     def copy_out(self, host: npt.NDArray[Any], address: int, stream: int) -> None:
         """Enqueue a copy from the device into a C-contiguous, writable array."""
 
+    def copy_within(self, target: int, source: int, nbytes: int, stream: int) -> None:
+        """Enqueue a copy from one place on the device to another."""
+
     def synchronise(self, stream: int) -> None:
         """Wait until everything on the stream is done, and raise what failed."""
 

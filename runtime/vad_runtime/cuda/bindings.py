@@ -89,6 +89,11 @@ class BindingsCuda:
         self.activate()
         self._call("cuMemcpyDtoHAsync", host.ctypes.data, address, host.nbytes, stream)
 
+    def copy_within(self, target: int, source: int, nbytes: int, stream: int) -> None:
+        """See `Cuda.copy_within`."""
+        self.activate()
+        self._call("cuMemcpyDtoDAsync", target, source, nbytes, stream)
+
     def synchronise(self, stream: int) -> None:
         """See `Cuda.synchronise`."""
         self.activate()

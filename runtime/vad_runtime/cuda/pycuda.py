@@ -101,6 +101,12 @@ class PyCuda:
         with _told("cuMemcpyDtoHAsync"):
             self._pycuda.memcpy_dtoh_async(host, address, self._streams[stream])
 
+    def copy_within(self, target: int, source: int, nbytes: int, stream: int) -> None:
+        """See `Cuda.copy_within`."""
+        self.activate()
+        with _told("cuMemcpyDtoDAsync"):
+            self._pycuda.memcpy_dtod_async(target, source, nbytes, self._streams[stream])
+
     def synchronise(self, stream: int) -> None:
         """See `Cuda.synchronise`."""
         self.activate()

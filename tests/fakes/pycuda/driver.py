@@ -233,3 +233,8 @@ def memcpy_htod_async(dest, src, stream=None):
 def memcpy_dtoh_async(dest, src, stream=None):
     address, size = ctypes.c_void_p(dest.ctypes.data), ctypes.c_size_t(dest.nbytes)
     _call("cuMemcpyDtoHAsync_v2", address, ctypes.c_uint64(src), size, stream._handle)
+
+
+def memcpy_dtod_async(dest, src, size, stream=None):
+    there, here = ctypes.c_uint64(dest), ctypes.c_uint64(src)
+    _call("cuMemcpyDtoDAsync_v2", there, here, ctypes.c_size_t(size), stream._handle)
