@@ -36,7 +36,8 @@ from vad_runtime.sinks import (
 from vad_runtime.sources import open_source
 from vad_runtime.sources.address import address_from_text
 from vad_runtime.sources.base import BEHIND, LIVE, FrameSource
-from vad_runtime.sources.prefetch import Prefetch
+from vad_runtime.sources.prefetch import DEPTH, Prefetch, depth_of
+from vad_runtime.sources.resize import resizer_line
 
 if TYPE_CHECKING:
     from vad_runtime.sinks.overlay import OverlayWriter
@@ -241,8 +242,10 @@ class _Run:
         self._peak: Row | None = None
         self._interrupted = False
         self._camera = source.info.kind == LIVE
+        paced = options.realtime or self._camera
         self._frames = Prefetch(
             source,
+            depth=DEPTH if paced else depth_of(source.info, pictures=options.overlay),
             realtime=options.realtime and not self._camera,
             live=self._camera,
             stage=None if self._camera else decode,
@@ -351,6 +354,7 @@ class _Run:
             "realtime": self._options.realtime and not self._camera,
             "interrupted": self._interrupted,
             "source": asdict(self._source.info),
+            "resizer": resizer_line(self._bundle.manifest.clip),
             "frames": counters.frames,
             "frames_scored": counters.scored,
             "frames_unscored": counters.unscored,

@@ -141,6 +141,7 @@ PREPARED: dict[str, tuple[Callable[[Path, Path], None], ...]] = {
     "docs/backbones.md": (class_folders,),
     "docs/precision.md": (calm_site, varied_normal),
     "docs/running.md": (site, short_normal, night),
+    "docs/benchmarking.md": (site, night),
     "docs/bundle-format.md": (own_site,),
     "docs/training.md": (site, short_normal, night, weights, labelled_videos),
 }

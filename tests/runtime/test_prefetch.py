@@ -12,8 +12,8 @@ from helpers import ListSource, clip_spec, frame, frame_stream
 
 from vad_runtime.contracts import SourceError
 from vad_runtime.latency import Stage
-from vad_runtime.sources import Frame, open_source
-from vad_runtime.sources.prefetch import Prefetch
+from vad_runtime.sources import Frame, SourceInfo, open_source
+from vad_runtime.sources.prefetch import DEPTH, Prefetch, depth_of
 
 SPEC = clip_spec(height=8, width=8)
 
@@ -179,3 +179,15 @@ def test_an_overflow_in_realtime_drops_the_queue_marks_a_hole_and_counts() -> No
     for before, after in pairwise(found):
         # A hole stands exactly where frames are missing, so no clip can span them.
         assert (after.hole == "frames dropped") == (after.index != before.index + 1)
+
+
+@pytest.mark.parametrize(
+    ("size", "depth"), [((320, 240), 32), ((1920, 1080), 16), ((7680, 4320), 8)]
+)
+def test_fewer_pictures_wait_where_each_is_large(size: tuple[int, int], depth: int) -> None:
+    width, height = size
+    info = SourceInfo(
+        name="a", kind="video file", codec="h264", width=width, height=height, fps=25, frames=None
+    )
+    assert depth_of(info, pictures=True) == depth
+    assert depth_of(info, pictures=False) == DEPTH

@@ -50,6 +50,10 @@ SMALLEST = (320, 240)
 ENCODERS = (("libx264", 90_000), ("libopenh264", 90_000), ("mpeg4", 60_000))
 """Encoders by preference, with their clock in ticks a second (MPEG-4 counts to 65535 at most)."""
 
+_X264 = {"crf": "23", "preset": "superfast", "mbtree": "1", "rc-lookahead": "10"}
+"""Looking ahead as `veryfast` does keeps its size and its quality at two thirds of the work or less
+(docs/results/overhead.md); encoding is most of what a film costs."""
+
 FAILURES = (OSError, av.error.FFmpegError)
 """What FFmpeg raises; not all of its errors are also errors of the operating system."""
 
@@ -386,7 +390,7 @@ class _Encoder:
             raise unwritable(file, error) from None
         fps = fps if math.isfinite(fps) and fps > 0 else 25.0
         # No B-frames: they save little here, and with them the muxer miscounts the duration.
-        options = {"crf": "23", "preset": "veryfast"} if name == "libx264" else {}
+        options = _X264 if name == "libx264" else {}
         rate = Fraction(fps).limit_denominator(1001)
         try:
             stream = self._container.add_stream(name, rate=rate, options={"bf": "0", **options})

@@ -7,10 +7,30 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 from vad_runtime.latency import Stage
-from vad_runtime.sources.base import Frame, FrameSource
+from vad_runtime.sources.base import Frame, FrameSource, SourceInfo
 
+DEPTH = 32
+"""Frames that the queue holds where nothing else is said."""
+_PICTURES_BYTES = 48 << 20
+_LEAST_DEPTH = 8
 _END = object()
 _LONGEST_WAIT_S = 5.0
+
+
+def depth_of(source: SourceInfo, *, pictures: bool) -> int:
+    """Return how many frames of a recording should wait: fewer where each is large.
+
+    32 pictures of 1080p are 100 MB. Half of them overlap decoding and inference as well; but a
+    source with a pace of its own loses what finds the queue full, so it is to have `DEPTH`.
+
+    Args:
+        source: What is read.
+        pictures: Whether frames hold their picture at full size.
+    """
+    if not pictures:
+        return DEPTH
+    picture_bytes = max(1, source.width * source.height * 3 // 2)  # 4:2:0, as nearly all video
+    return max(_LEAST_DEPTH, min(DEPTH, _PICTURES_BYTES // picture_bytes))
 
 
 class Prefetch:
@@ -43,7 +63,7 @@ class Prefetch:
         self,
         source: FrameSource,
         *,
-        depth: int = 32,
+        depth: int = DEPTH,
         realtime: bool = False,
         live: bool = False,
         stage: Stage | None = None,

@@ -1,0 +1,1 @@
+"""`vad-run bench`: does a bundle meet its target on this machine?"""

@@ -1,0 +1,178 @@
+"""`vad-run bench`."""
+
+import time
+from pathlib import Path
+from typing import Any
+
+import click
+
+from vad_runtime.backends import open_backend
+from vad_runtime.bundle import Bundle
+from vad_runtime.commands import FiniteFloat, Interrupted, deferred_interrupt
+from vad_runtime.contracts.errors import InputError
+from vad_runtime.engine_options import engine_options, wanted_of
+from vad_runtime.progress import progress
+
+JSON, PAGE = "bench.json", "bench.html"
+_PATH = click.Path(path_type=Path)
+
+
+@click.command("bench")
+@click.argument("bundle", type=_PATH)
+@click.option(
+    "--source",
+    metavar="VIDEO",
+    help="A video file or folder of frames: its clips are scored, and the whole path is measured "
+    "too.  [default: clips of seeded noise]",
+)
+@click.option(
+    "--target-ms",
+    type=FiniteFloat(0, min_open=True),
+    help="Longest time that a clip may take.  [default: that of vad-export plan, if there is one]",
+)
+@click.option("--clips", type=click.IntRange(1), help="How many clips to measure.")
+@click.option(
+    "--seconds",
+    type=FiniteFloat(0, min_open=True),
+    help="For how long to measure, where --clips does not say.  [default: 10]",
+)
+@click.option(
+    "--warm-up",
+    type=click.IntRange(0),
+    default=10,
+    show_default=True,
+    help="Clips before those that are measured.",
+)
+@click.option(
+    "--streams",
+    type=click.IntRange(1),
+    default=1,
+    show_default=True,
+    help="Clips that are due at once, as of so many cameras; each waits for those before it.",
+)
+@click.option(
+    "--hop",
+    type=click.IntRange(1),
+    help="Source frames from one clip to the next.  [default: the bundle's]",
+)
+@click.option(
+    "--energy/--no-energy", default=True, show_default=True, help="Look for sensors of energy."
+)
+@click.option("-o", "--out", type=_PATH, help=f"Folder for {JSON} and {PAGE}.")
+@click.option("--overwrite", is_flag=True, help="Replace an earlier report there.")
+@engine_options
+def bench(
+    bundle: Path,
+    source: str | None,
+    target_ms: float | None,
+    clips: int | None,
+    seconds: float | None,
+    out: Path | None,
+    overwrite: bool,
+    **options: Any,
+) -> None:
+    """Measure on this machine how long BUNDLE takes for a clip, and whether a target is met.
+
+    Loading and the first clip are told apart from warm clips. Every answer is compared with the
+    first one for the same clip; exit code 1 where they differ. A missed target is told and is no
+    error. Ctrl-C ends the measurement; what was measured so far is reported.
+    """
+    if clips is not None and seconds is not None:
+        raise click.UsageError("--clips and --seconds exclude each other.")
+    from vad_runtime.bench.measure import SECONDS, Cold, Plan
+
+    refuse_old_report(out, overwrite)
+    start = time.perf_counter()
+    opened = Bundle.open(bundle)
+    bundle_s = time.perf_counter() - start
+    if opened.manifest.features is not None and source is not None:
+        raise InputError(f"{opened.name} takes features, not video. Leave --source out.")
+    start = time.perf_counter()
+    choice = open_backend(opened, options["backend"], wanted_of(options))
+    cold = Cold(bundle_s=bundle_s, engine_s=time.perf_counter() - start)
+    if target_ms is None and opened.manifest.plan is not None:
+        target_ms = opened.manifest.plan.target_ms
+    plan = Plan(
+        source=source,
+        clips=clips,
+        seconds=seconds or SECONDS,
+        warm_up=options["warm_up"],
+        streams=options["streams"],
+        hop=options["hop"],
+        target_ms=target_ms,
+    )
+    try:
+        report = _measured(opened, choice, plan, cold, energy=options["energy"])
+    finally:
+        choice.backend.close()
+    if report is None:
+        raise Interrupted
+    if out is not None:
+        write_report(report, out)
+    from vad_runtime.bench.report import lines_of
+
+    for line in lines_of(report):
+        click.echo(line)
+    if out is not None:
+        click.echo(f"-> {out / JSON}, {out / PAGE}")
+    if report["interrupted"]:
+        raise Interrupted
+
+
+def _measured(
+    bundle: Bundle, choice: Any, plan: Any, cold: Any, *, energy: bool
+) -> dict[str, Any] | None:
+    """Measure; None = Ctrl-C came before the first clip."""
+    from vad_runtime.backends.checks import usable_threads
+    from vad_runtime.bench.conditions import Watch
+    from vad_runtime.bench.energy import Found, Meter, find_sensors
+    from vad_runtime.bench.measure import Interruptible, Measurement
+    from vad_runtime.bench.report import report_of
+
+    signal = Interruptible()
+    meter = Meter(find_sensors() if energy else Found())
+    try:
+        with (
+            progress("measuring, %", Measurement.total) as bar,
+            deferred_interrupt(signal.stop),
+        ):
+            run = Measurement(bundle, choice, plan, cold, meter, signal, bar.advance)
+            watch = run.run(lambda: Watch(threads=usable_threads()))
+        if not run.found.latency_s:
+            return None
+        return report_of(bundle, choice, plan, run.found, watch, meter)
+    finally:
+        meter.close()
+
+
+def refuse_old_report(folder: Path | None, overwrite: bool) -> None:
+    """Refuse a folder that holds a report, unless it may be replaced.
+
+    Raises:
+        InputError: One stands there.
+    """
+    for name in (JSON, PAGE) if folder is not None else ():
+        assert folder is not None
+        file = folder / name
+        if file.is_dir():
+            raise InputError(f"{file} is a folder and cannot be replaced. Name another folder.")
+        if file.exists() and not overwrite:
+            raise InputError(f"{file} exists already. Name another folder or add --overwrite.")
+
+
+def write_report(report: dict[str, Any], folder: Path) -> None:
+    """Write `bench.json` and `bench.html`, in place of earlier ones.
+
+    Raises:
+        InputError: The folder cannot be written.
+    """
+    import msgspec
+
+    from vad_runtime.bench.html import page
+    from vad_runtime.files import made_folder, whole_file
+
+    made_folder(folder)
+    with whole_file(folder / JSON) as temporary:
+        temporary.write_bytes(msgspec.json.encode(report) + b"\n")
+    with whole_file(folder / PAGE) as temporary:
+        temporary.write_text(page(report), encoding="utf-8")
