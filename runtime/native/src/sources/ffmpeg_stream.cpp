@@ -11,15 +11,12 @@
 #include <deque>
 #include <mutex>
 
+#include "sources/ffmpeg_cuda.hpp"
 #include "sources/ffmpeg_failures.hpp"
 #include "sources/h264_loss.hpp"
 #include "sources/live_frames.hpp"
 #include "sources/picture.hpp"
 #include "vad/error.hpp"
-
-extern "C" {
-#include <libavutil/hwcontext.h>
-}
 
 namespace vad::sources {
 namespace {
@@ -27,11 +24,6 @@ namespace {
 constexpr double damage_lasts_s = 10.0;
 constexpr double highest_fps = 240;  // cameras that do not know theirs say 90000
 constexpr int large_pixels = 1920 * 1088;
-
-struct FreeBuffer {
-  void operator()(AVBufferRef* buffer) const noexcept { av_buffer_unref(&buffer); }
-};
-using BufferPtr = std::unique_ptr<AVBufferRef, FreeBuffer>;
 
 // Whether pictures are still predicted from one that was lost or damaged.
 class Damage {
@@ -175,24 +167,36 @@ class FfmpegStream final : public Connection {
     decoder_ = std::string(on_gpu ? "nvdec " : "software ") + codec_->codec->name;
   }
 
-  // Pictures are copied to the processor's memory, since resizing starts there.
+  // Pictures stay on the GPU until small ones are made of them.
   bool use_gpu(const std::string& decoder) {
     if (decoder != "auto" && decoder != "nvdec") return false;
     bool possible = false;
     for (int i = 0; const AVCodecHWConfig* config = avcodec_get_hw_config(codec_->codec, i); ++i) {
       possible = possible || config->device_type == AV_HWDEVICE_TYPE_CUDA;
     }
-    AVBufferRef* device = nullptr;
-    const bool there = possible && av_hwdevice_ctx_create(&device, AV_HWDEVICE_TYPE_CUDA, nullptr,
-                                                          nullptr, 0) >= 0;
-    if (there) {
-      codec_->hw_device_ctx = device;  // freed with the context
-      codec_->get_format = choose_cuda;
-    } else if (decoder == "nvdec") {
+    if (possible && start_gpu()) return true;
+    if (decoder == "nvdec") {
       throw Error(name_ + ": nvdec cannot be had for " + codec_->codec->name +
                   " with this FFmpeg on this machine. Use decoder auto.");
     }
-    return there;
+    return false;
+  }
+
+  bool start_gpu() {
+    if (!cuda::driver_installed()) return false;
+    std::shared_ptr<DecoderGpu> gpu;
+    try {
+      gpu = std::make_shared<DecoderGpu>("auto");
+    } catch (const Error&) {
+      return false;
+    }
+    BufferPtr hardware = hardware_of(gpu);
+    if (hardware == nullptr || av_hwdevice_ctx_init(hardware.get()) < 0) return false;
+    codec_->hw_device_ctx = hardware.release();  // freed with the context
+    codec_->get_format = choose_cuda;
+    codec_->extra_hw_frames = kept_pictures;
+    gpu_ = std::move(gpu);
+    return true;
   }
 
   void describe() {
@@ -289,21 +293,15 @@ class FfmpegStream final : public Connection {
       image.lost_packets = std::exchange(lost_, 0);
       image.skipped_packets = std::exchange(skipped_, 0);
       image.waited_s = std::exchange(waited_s_, std::nullopt);
-      image.picture = picture_of(in_memory(std::move(frame)), scaler_);
+      const bool there = frame->hw_frames_ctx != nullptr;  // not where NVDEC lacks the profile
+      image.picture = there ? picture_of(std::move(frame), gpu_, scaler_)
+                            : picture_of(std::move(frame), scaler_);
       ready_.push_back(std::move(image));
     }
   }
 
-  FramePtr in_memory(FramePtr frame) const {
-    if (frame->hw_frames_ctx == nullptr) return frame;
-    FramePtr copy = new_frame();
-    const int code = av_hwframe_transfer_data(copy.get(), frame.get(), 0);
-    if (code < 0) throw ConnectionFailed(name_, "nvdec gives no picture: " + error_text(code));
-    av_frame_copy_props(copy.get(), frame.get());
-    return copy;
-  }
-
   std::string name_;
+  std::shared_ptr<DecoderGpu> gpu_;  // none: decoded by the processor
   Input input_;
   CodecPtr codec_;
   AVStream* stream_ = nullptr;
