@@ -10,9 +10,10 @@ and C3D + MIL with random weights, are made in `--work` and used again from ther
     memory  resident memory of `vad-run watch`, read every 30 ms: median of the middle, and the peak
     path    processor time of a clip: inference alone, decoding alone, the whole of `run_source`
 
-Everything is in turns, shuffled, and each number is a median with its least and largest. Processor
-time is that of all threads of the process; on a machine with other work it moves less than wall
-time does. Each variant of `path` must give the same scores as the first.
+The passes of `path` are in turns, shuffled, behind a round that is not counted; the others follow
+one another. Each number is a median with its least and largest. Processor time is that of all
+threads of the process; on a machine with other work it moves less than wall time does. Each variant
+of `path` must give the same scores as the first.
 """
 
 import argparse

@@ -22,6 +22,7 @@ from helpers import manifest, moving_blob, write_video
 
 from vad_runtime.backends import Choice, open_backend
 from vad_runtime.backends.base import Inputs, Outputs
+from vad_runtime.bench import inputs
 from vad_runtime.bench.command import JSON, PAGE
 from vad_runtime.bundle import Bundle, rewrite_manifest, write_bundle
 from vad_runtime.cli import cli
@@ -204,6 +205,40 @@ def test_a_camera_is_refused(bench: Callable[..., Result]) -> None:
         bench("--source", "rtsp://10.0.0.5/stream1")
 
 
+def test_a_film_may_be_named_as_an_address(bench: Callable[..., Result], tiny_video: Path) -> None:
+    done = bench("--clips", 1, "--source", f"file://{tiny_video}")
+    assert done.exit_code == 0, done.output
+    assert "| decode |" in done.output
+
+
+def test_a_pattern_is_refused(bench: Callable[..., Result], tiny_video: Path) -> None:
+    with pytest.raises(InputError, match="is a pattern"):
+        bench("--source", tiny_video.parent / "*.mp4")
+
+
+def test_a_long_hop_does_not_fill_the_memory_with_frames(
+    tiny_bundle: Bundle, tiny_video: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(inputs, "_BYTES", 2 * 8 * 32 * 32 + 28 * 32 * 32)
+    film = inputs.read_film(str(tiny_video), tiny_bundle.manifest, 20, 32)
+    assert len(film.clips) == 2
+    assert film.frames == 28
+
+
+@pytest.mark.parametrize("warm_up", [0, 3])
+def test_the_first_run_of_the_whole_path_is_in_no_table(
+    bench: Callable[..., Result], tiny_video: Path, tmp_path: Path, warm_up: int
+) -> None:
+    bench("--clips", 1, "--warm-up", warm_up, "--source", tiny_video, "-o", tmp_path)
+    report = report_in(tmp_path)
+    clips = report["path"]["clips_a_round"]
+    assert report["path"]["rounds"] == 1
+    assert report["frame_to_score"]["count"] == clips
+    # Of noise one and two to learn how long a clip takes; then alone and on the whole path.
+    runs = 2 + (warm_up > 0)
+    assert report["answers"]["checked"] == 3 + warm_up + runs * clips
+
+
 def test_a_hop_that_the_stride_does_not_divide_is_refused(
     bundle_copy: Path, bench: Callable[..., Result], tiny_video: Path
 ) -> None:
@@ -302,6 +337,27 @@ def test_an_answer_that_is_another_on_the_whole_path_ends_the_measurement(
     assert bench("--clips", 8).exit_code == 0
 
 
+class OneArray(Drifting):
+    """A back end that answers in the same array each time."""
+
+    def infer(self, clips: Inputs) -> Outputs:
+        scores = super().infer(clips)["score"]
+        self._kept = getattr(self, "_kept", scores.copy())
+        self._kept[:] = scores
+        return {"score": self._kept}
+
+
+def test_an_engine_may_answer_in_the_same_array_each_time(
+    bench: Callable[..., Result], monkeypatch: pytest.MonkeyPatch, tiny_video: Path
+) -> None:
+    def opened(*arguments: Any) -> Choice:
+        choice = open_backend(*arguments)
+        return replace(choice, backend=OneArray(choice, 10**9, 0.0))
+
+    monkeypatch.setattr("vad_runtime.bench.command.open_backend", opened)
+    assert bench("--clips", 8, "--source", tiny_video).exit_code == 0
+
+
 # -- reports and errors --------------------------------------------------------------------------
 
 
@@ -343,6 +399,31 @@ def test_an_earlier_report_is_only_replaced_when_asked(
     assert report_in(tmp_path)["latency"]["count"] == 3
 
 
+@pytest.mark.parametrize("name", ["file", "file/below/it"])
+def test_a_folder_that_cannot_be_is_refused_before_an_engine_is_loaded(
+    bench: Callable[..., Result], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str
+) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.delattr("vad_runtime.bench.command.open_backend")
+    with pytest.raises(InputError, match="cannot be written"):
+        bench("--clips", 2, "-o", tmp_path / name)
+
+
+def test_what_was_measured_is_told_though_it_cannot_be_written(
+    bench: Callable[..., Result], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def full(*_: object) -> None:
+        raise InputError("the disk is full")
+
+    monkeypatch.setattr("vad_runtime.bench.command.write_report", full)
+    said: list[str] = []
+    monkeypatch.setattr("vad_runtime.bench.command.click.echo", said.append)
+    with pytest.raises(InputError, match="full"):
+        bench("--clips", 2, "-o", tmp_path)
+    assert any(line.startswith("| inference |") for line in said)
+    assert not any(line.startswith("->") for line in said)
+
+
 def test_clips_and_seconds_exclude_each_other(bench: Callable[..., Result]) -> None:
     done = bench("--clips", 2, "--seconds", 3)
     assert done.exit_code == 2
@@ -357,12 +438,15 @@ def test_sensors_that_are_not_there_are_told_one_by_one(
     real = energy.find_sensors
     nvml = str(tmp_path / "libnvidia-ml.so.1")
     monkeypatch.setattr(
-        energy, "find_sensors", lambda: real(tmp_path, nvml=nvml, tegrastats="no-tegrastats")
+        energy,
+        "find_sensors",
+        lambda gpu: real(tmp_path, gpu=gpu, nvml=nvml, tegrastats="no-tegrastats"),
     )
     done = CliRunner().invoke(cli, ["bench", str(tiny_bundle.path), "--clips", "2"])
     assert done.exit_code == 0, done.output
     for kind in ("RAPL", "INA3221", "tegrastats", "NVML"):
         assert f"energy from {kind}: unavailable, because " in done.output
+    assert "because the engine computes on the processor" in done.output
 
 
 def test_energy_is_told_for_inference_and_for_the_whole_path(
@@ -382,14 +466,14 @@ def test_energy_is_told_for_inference_and_for_the_whole_path(
             pass
 
     monkeypatch.setattr(energy, "PROOF_S", 0.05)
-    monkeypatch.setattr(energy, "find_sensors", lambda: energy.Found(sensors=[Busy()]))
+    monkeypatch.setattr(energy, "find_sensors", lambda **_: energy.Found(sensors=[Busy()]))
     words = ["bench", tiny_bundle.path, "--clips", 5, "--source", tiny_video, "-o", tmp_path]
     done = CliRunner().invoke(cli, list(map(str, words)), catch_exceptions=False)
     rows = report_in(tmp_path)["energy"]["sensors"]
     assert [row["what"] for row in rows] == ["inference", "whole path"]
     for row in rows:
         assert row["joules_a_clip"] > 0
-        assert f"{row['joules_a_clip']:.3f} J a clip" in done.output
+        assert f"{row['joules_a_clip']:.3g} J a clip" in done.output
 
 
 # -- Ctrl-C --------------------------------------------------------------------------------------

@@ -163,6 +163,21 @@ def test_a_slow_governor_is_a_warning(tmp_path: Path) -> None:
     assert "governor is powersave" in Watch(threads=2, root=tmp_path).report()["warnings"][0]
 
 
+def test_one_slow_cluster_beside_a_fast_one_is_a_warning(tmp_path: Path) -> None:
+    cpu(tmp_path, 0, "performance", 1_000_000)
+    cpu(tmp_path, 4, "powersave", 1_000_000)
+    (line,) = Watch(threads=2, root=tmp_path).report()["warnings"]
+    assert "governor is powersave" in line
+
+
+def test_a_jetsons_zone_that_always_says_100_degrees_is_left_out(tmp_path: Path) -> None:
+    zones = tmp_path / "sys/class/thermal"
+    for number, (kind, heat) in enumerate([("CPU-therm", 41_000), ("PMIC-Die", 100_000)]):
+        write(zones / f"thermal_zone{number}/type", kind)
+        write(zones / f"thermal_zone{number}/temp", heat)
+    assert clocks(tmp_path).hottest_c == 41
+
+
 def test_the_tightest_quota_of_the_groups_around_us_counts(tmp_path: Path) -> None:
     write(tmp_path / "proc/self/cgroup", "0::/pods/mine")
     tree = tmp_path / "sys/fs/cgroup"
@@ -176,6 +191,19 @@ def test_the_tightest_quota_of_the_groups_around_us_counts(tmp_path: Path) -> No
     assert found.throttled_s == 2.0
     assert "allows 1.5 cores" in " ".join(Watch(threads=4, root=tmp_path).report()["warnings"])
     assert Watch(threads=1, root=tmp_path).report()["warnings"] == []
+
+
+@pytest.mark.parametrize(
+    ("quota", "told", "warned"),
+    [(150, None, True), (150, 1, False), (200, 3, True), (200, 2, False), (50, 1, False)],
+)
+def test_a_quota_below_the_threads_of_the_engine_is_a_warning(
+    tmp_path: Path, quota: int, told: int | None, warned: bool
+) -> None:
+    write(tmp_path / "proc/self/cgroup", "0::/")
+    write(tmp_path / "sys/fs/cgroup/cpu.max", f"{quota}000 100000")
+    lines = Watch(threads=8, engine_threads=told, root=tmp_path).report()["warnings"]
+    assert [line.rpartition("--threads ")[2] for line in lines] == [str(quota // 100)] * warned
 
 
 def test_groups_of_version_1_are_read_too(tmp_path: Path) -> None:

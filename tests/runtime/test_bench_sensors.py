@@ -1,5 +1,6 @@
 """Sensors of energy on fake trees of /sys, a fake tegrastats and a fake NVML."""
 
+import os
 import shutil
 import subprocess
 from collections.abc import Callable
@@ -8,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from vad_runtime.bench.energy import Meter, find_sensors
+from vad_runtime.bench.report import energy_lines
 from vad_runtime.bench.sensors import (
     Integral,
     SensorError,
@@ -150,20 +152,33 @@ def test_a_line_of_tegrastats_is_read_without_its_memory(
     assert rails(line) == found
 
 
-def test_tegrastats_is_started_and_stopped(tmp_path: Path) -> None:
+@pytest.fixture
+def tegrastats(tmp_path: Path) -> Path:
+    """A program that tells of one rail."""
     program = tmp_path / "tegrastats"
     program.write_text(
         '#!/bin/sh\n[ "$1 $2" = "--interval 100" ] || exit 3\n'
         "while :; do echo 'RAM 1/2MB VDD_IN 4000mW/4000mW'; sleep 0.05; done\n"
     )
     program.chmod(0o755)
-    (sensor,) = find_tegrastats(str(program))
+    return program
+
+
+def test_tegrastats_is_started_and_stopped(tegrastats: Path) -> None:
+    (sensor,) = find_tegrastats(str(tegrastats))
     assert sensor.name == "tegrastats VDD_IN"
     assert sensor.joules() == 0
     assert sensor.joules() > 0
     sensor.close()
     with pytest.raises(SensorError, match="stopped"):
         sensor.joules()
+
+
+def test_ctrl_c_on_the_terminal_is_not_for_tegrastats(tegrastats: Path) -> None:
+    (sensor,) = find_tegrastats(str(tegrastats))
+    child = sensor._program._child  # type: ignore[attr-defined]
+    assert os.getpgid(child.pid) != os.getpgid(0)
+    sensor.close()
 
 
 def test_a_tegrastats_that_tells_no_power_is_refused(tmp_path: Path) -> None:
@@ -191,6 +206,9 @@ int nvmlDeviceGetTotalEnergyConsumption(void *handle, unsigned long long *mj) {
 #ifdef OLD
   return 3;
 #else
+#ifdef FAILS
+  if (energy > (1ull << 40) + 5000) return 15;
+#endif
   *mj = energy; energy += 2500; return 0;
 #endif
 }
@@ -221,11 +239,36 @@ def test_a_gpu_counts_its_joules(nvml: Callable[[str], Path]) -> None:
     assert [sensor.joules() for _ in range(3)] == [0, 2.5, 5.0]
 
 
+def test_a_gpu_is_not_asked_where_the_processor_computes(
+    nvml: Callable[[str], Path], tmp_path: Path
+) -> None:
+    names = {"nvml": str(nvml("NEW")), "tegrastats": "no-such-tegrastats"}
+    assert len(find_sensors(tmp_path, **names).sensors) == 1
+    found = find_sensors(tmp_path, gpu=False, **names)
+    assert found.sensors == []
+    assert "on the processor" in found.refused["NVML"]
+
+
 def test_an_old_gpu_tells_its_power_alone(nvml: Callable[[str], Path]) -> None:
     (sensor,) = find_nvml(str(nvml("OLD")))
     times = iter([0.0, 2.0])
     sensor._integral = Integral(lambda: next(times))  # type: ignore[attr-defined]
     assert (sensor.joules(), sensor.joules()) == (0, pytest.approx(60.0))
+
+
+def test_a_gpu_that_falls_off_the_bus_is_told(nvml: Callable[[str], Path]) -> None:
+    (sensor,) = find_nvml(str(nvml("FAILS")))
+    assert [sensor.joules() for _ in range(2)] == [0, 2.5]
+    with pytest.raises(SensorError, match="no more"):
+        sensor.joules()
+
+
+def test_a_library_without_what_is_needed_is_refused(
+    nvml: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(globals(), "FAKE_NVML", "int nvmlInit_v2(void) { return 0; }")
+    with pytest.raises(SensorError, match="too old or a stub"):
+        find_nvml(str(nvml("STUB")))
 
 
 # -- proof and sums ------------------------------------------------------------------------------
@@ -275,6 +318,19 @@ def test_tegrastats_is_not_asked_where_sysfs_has_the_same_rails(
     found = find_sensors(tmp_path, **nowhere)
     assert len(found.sensors) == 2
     assert "tegrastats" not in found.refused
+
+
+def test_tegrastats_is_asked_where_the_rails_of_sysfs_do_not_answer(
+    tmp_path: Path, nowhere: dict[str, str], tegrastats: Path
+) -> None:
+    orin(tmp_path)
+    for file in tmp_path.glob("sys/class/hwmon/hwmon3/curr*_input"):
+        write(file, "closed")
+    found = find_sensors(tmp_path, nvml=nowhere["nvml"], tegrastats=str(tegrastats))
+    (sensor,) = found.sensors
+    sensor.close()
+    assert sensor.name == "tegrastats VDD_IN"
+    assert "does not answer" in found.refused["INA3221 VDD_IN"]
 
 
 @pytest.mark.parametrize(
@@ -354,3 +410,10 @@ def test_a_sensor_that_fails_on_the_way_takes_its_figures_with_it() -> None:
     meter.close()
     assert report["sensors"] == []
     assert report["unavailable"] == {"scripted": "it fell off"}
+
+
+def test_a_small_energy_is_told_in_full() -> None:
+    row = {"sensor": "RAPL package-0", "what": "inference", "watts": 12.0, "idle_watts": 8.0}
+    row |= {"joules_a_clip": 0.000312, "joules_a_clip_above_idle": 0.000104}
+    (line,) = energy_lines({"sensors": [row], "unavailable": {}})
+    assert "0.000312 J a clip, 0.000104 J of it above idle" in line

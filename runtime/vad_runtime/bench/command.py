@@ -1,5 +1,6 @@
 """`vad-run bench`."""
 
+import os
 import time
 from pathlib import Path
 from typing import Any
@@ -102,17 +103,21 @@ def bench(
         target_ms=target_ms,
     )
     try:
-        report = _measured(opened, choice, plan, cold, energy=options["energy"])
+        report = _measured(
+            opened, choice, plan, cold, energy=options["energy"], threads=options["threads"]
+        )
     finally:
         choice.backend.close()
     if report is None:
         raise Interrupted
-    if out is not None:
-        write_report(report, out)
     from vad_runtime.bench.report import lines_of
 
-    for line in lines_of(report):
-        click.echo(line)
+    try:
+        if out is not None:
+            write_report(report, out)
+    finally:  # a disk that is full shall not cost what was measured
+        for line in lines_of(report):
+            click.echo(line)
     if out is not None:
         click.echo(f"-> {out / JSON}, {out / PAGE}")
     if report["interrupted"]:
@@ -120,7 +125,7 @@ def bench(
 
 
 def _measured(
-    bundle: Bundle, choice: Any, plan: Any, cold: Any, *, energy: bool
+    bundle: Bundle, choice: Any, plan: Any, cold: Any, *, energy: bool, threads: int | None
 ) -> dict[str, Any] | None:
     """Measure; None = Ctrl-C came before the first clip."""
     from vad_runtime.backends.checks import usable_threads
@@ -130,14 +135,15 @@ def _measured(
     from vad_runtime.bench.report import report_of
 
     signal = Interruptible()
-    meter = Meter(find_sensors() if energy else Found())
+    on_cpu = " on cpu" in choice.backend.device
+    meter = Meter(find_sensors(gpu=not on_cpu) if energy else Found())
     try:
         with (
             progress("measuring, %", Measurement.total) as bar,
             deferred_interrupt(signal.stop),
         ):
             run = Measurement(bundle, choice, plan, cold, meter, signal, bar.advance)
-            watch = run.run(lambda: Watch(threads=usable_threads()))
+            watch = run.run(lambda: Watch(threads=usable_threads(), engine_threads=threads))
         if not run.found.latency_s:
             return None
         return report_of(bundle, choice, plan, run.found, watch, meter)
@@ -146,18 +152,24 @@ def _measured(
 
 
 def refuse_old_report(folder: Path | None, overwrite: bool) -> None:
-    """Refuse a folder that holds a report, unless it may be replaced.
+    """Refuse a folder that cannot be written, or that holds a report which may not be replaced.
+
+    Nothing is made: a measurement that fails leaves no folder.
 
     Raises:
-        InputError: One stands there.
+        InputError: One stands there, or the folder is no place to write to.
     """
-    for name in (JSON, PAGE) if folder is not None else ():
-        assert folder is not None
-        file = folder / name
-        if file.is_dir():
+    if folder is None:
+        return
+    # os.path never raises, unlike Path: a file in the place of a folder is told below.
+    for file in (folder / name for name in (JSON, PAGE)):
+        if os.path.isdir(file):  # noqa: PTH112
             raise InputError(f"{file} is a folder and cannot be replaced. Name another folder.")
-        if file.exists() and not overwrite:
+        if os.path.lexists(file) and not overwrite:
             raise InputError(f"{file} exists already. Name another folder or add --overwrite.")
+    there = next(path for path in (folder, *folder.parents) if os.path.lexists(path))
+    if not os.path.isdir(there) or not os.access(there, os.W_OK | os.X_OK):  # noqa: PTH112
+        raise InputError(f"{folder} cannot be written. Choose another output folder.")
 
 
 def write_report(report: dict[str, Any], folder: Path) -> None:

@@ -59,6 +59,8 @@ def clocks(root: Path = ROOT) -> Clocks:
         value
         for zone in (root / "sys/class/thermal").glob("thermal_zone*")
         if (value := number(zone / "temp")) is not None
+        # Jetson boards have one that always says 100 degrees.
+        and not (read(zone / "type") or "").startswith("PMIC")
     ]
     return Clocks(
         governors=sorted({text for f in folders if (text := read(f / "scaling_governor"))}),
@@ -215,6 +217,8 @@ class Watch:
 
     threads: int
     """Cores that this process may use."""
+    engine_threads: int | None = None
+    """How many the engine was told to use; None = all."""
     root: Path = ROOT
     _clocks: Clocks = field(init=False)
     _load: Load = field(init=False)
@@ -276,17 +280,17 @@ class Watch:
                 f"the machine was not quiet: load average {average:.1f} at the start. "
                 "Wait and measure again"
             )
-        if now.governors and not {"performance", "schedutil"} & set(now.governors):
-            lines.append(
-                f"the clock's governor is {' and '.join(now.governors)}, which may be slow to rise"
-            )
+        slow = [name for name in now.governors if name not in ("performance", "schedutil")]
+        if slow:
+            lines.append(f"the clock's governor is {' and '.join(slow)}, which may be slow to rise")
         if rose:
             what = ", ".join(f"{name} +{value}" for name, value in rose.items())
             lines.append(f"clocks were held back during the run: {what}. Cool the device")
-        if bounds.cores is not None and bounds.cores < self.threads:
+        threads = self.engine_threads or self.threads
+        if bounds.cores is not None and threads > (fit := max(1, int(bounds.cores))):
             lines.append(
-                f"the control group allows {bounds.cores:g} cores, the engine may see "
-                f"{self.threads}. Give that many with --threads"
+                f"the control group allows {bounds.cores:g} cores, the engine may use {threads} "
+                f"threads. Measure with --threads {fit}"
             )
         if waited_s > 0:
             lines.append(f"the control group kept this process waiting for {waited_s:.1f} s")

@@ -36,8 +36,17 @@ class Found:
     """Why not, by the name of the sensor or of its kind."""
 
 
-def find_sensors(root: Path = ROOT, *, nvml: str = NVML, tegrastats: str = "tegrastats") -> Found:
-    """Look for every kind of sensor, and keep those that answer."""
+def find_sensors(
+    root: Path = ROOT, *, gpu: bool = True, nvml: str = NVML, tegrastats: str = "tegrastats"
+) -> Found:
+    """Look for every kind of sensor, and keep those that answer.
+
+    Args:
+        root: Below it are the kernel's files.
+        gpu: Whether the engine may use a GPU of NVIDIA; what else runs on one is not its energy.
+        nvml: The driver's library.
+        tegrastats: The program.
+    """
     found = Found()
 
     def look(kind: str, finder: Callable[[], list[Sensor]]) -> bool:
@@ -46,20 +55,25 @@ def find_sensors(root: Path = ROOT, *, nvml: str = NVML, tegrastats: str = "tegr
         except SensorError as error:
             found.refused[kind] = str(error)
             return False
+        answered = False
         for sensor in sensors:
             reason = probe(sensor)
             if reason is None:
                 found.sensors.append(sensor)
+                answered = True
             else:
                 found.refused[sensor.name] = reason
                 sensor.close()
-        return True
+        return answered
 
     look("RAPL", lambda: find_rapl(root))
     # tegrastats reads the same chips; it is for boards where sysfs is closed to us.
     if not look("INA3221", lambda: find_ina3221(root)):
         look("tegrastats", lambda: find_tegrastats(tegrastats))
-    look("NVML", lambda: find_nvml(nvml))
+    if gpu:
+        look("NVML", lambda: find_nvml(nvml))
+    else:
+        found.refused["NVML"] = "the engine computes on the processor"
     return found
 
 

@@ -1,5 +1,6 @@
 """What is scored: clips of seeded noise, or those of a film."""
 
+import os
 from collections.abc import Generator, Iterator
 from contextlib import closing
 from dataclasses import dataclass
@@ -93,19 +94,26 @@ def read_film(name: str, manifest: Manifest, hop: int | None, clips: int) -> Fil
         clips: How many are wanted; a short film has fewer.
 
     Raises:
-        InputError: The hop cannot be had, or the source is live.
+        InputError: The hop cannot be had, or the source is live or a pattern.
         SourceError: It cannot be read or is shorter than one clip.
     """
-    if address_from_text(name).live:
-        raise InputError(f"{name} has a pace of its own. Measure with a recording of it.")
+    address = address_from_text(name)
+    if address.live:
+        raise InputError(f"{address} has a pace of its own. Measure with a recording of it.")
+    if address.kind == "glob":
+        raise InputError(f"{name} is a pattern. Give one video file, or a folder of frames.")
+    if not os.path.exists(name):  # noqa: PTH110 - never raises
+        name = address.text  # of file://
     try:
         detector = Detector(manifest, hop=hop)
     except ValueError as error:
         raise InputError(f"--hop: {error}. Give another.") from None
     spec = manifest.clip
     clip_bytes = int(np.prod(spec.clip_shape))
-    # With a small hop the clips overlap, and the frames are fewer than those of all clips.
-    clips = max(1, min(clips, int(_BYTES / clip_bytes)))
+    frame_bytes = clip_bytes // spec.clip_shape[0]
+    # The first clip, and then so many that each has a hop's frames more: a hop may be long.
+    rest = _BYTES - clip_bytes - spec.span * frame_bytes
+    clips = max(1, min(clips, 1 + int(rest // (clip_bytes + detector.hop * frame_bytes))))
     want = spec.span + (clips - 1) * detector.hop
     source = opened(name, manifest, want)
     holes = HoleRule(source.info.fps)

@@ -1,6 +1,7 @@
 """The measurement itself: cold, warm, and then clip after clip."""
 
 import time
+from array import array
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -50,19 +51,24 @@ class Cold:
     first_clip_s: float = 0.0
 
 
+def _column() -> "array[float]":
+    """Hours of clips take 8 bytes each: the peak memory that is told is to be the bundle's."""
+    return array("d")
+
+
 @dataclass(kw_only=True)
 class Measured:
     """Everything that was measured, raw."""
 
     cold: Cold
     warm_up_s: list[float] = field(default_factory=list)
-    start_s: list[float] = field(default_factory=list)
+    start_s: "array[float]" = field(default_factory=_column)
     """When each clip was due, seconds since the first."""
-    latency_s: list[float] = field(default_factory=list)
+    latency_s: "array[float]" = field(default_factory=_column)
     """From the moment a clip was due to its scores: waiting for other streams is in it."""
-    service_s: list[float] = field(default_factory=list)
+    service_s: "array[float]" = field(default_factory=_column)
     """The engine's work for a clip alone."""
-    cpu_s: list[float] = field(default_factory=list)
+    cpu_s: "array[float]" = field(default_factory=_column)
     """Processor time of a clip, all threads together."""
     rounds: list[dict[str, Took]] = field(default_factory=list)
     frame_to_score_s: list[float] = field(default_factory=list)
@@ -144,17 +150,20 @@ class Measurement:
             if self._signal.stopped:
                 break
             self.found.warm_up_s.append(self._clip(number % len(self._inputs)).wall_s)
+        film, paths = self.found.film, None
+        if film is not None:
+            paths = self._warm_paths(film)
         if not self._signal.stopped:
             self._meter.prove(lambda: self._clip(0))
         watched = watch()
         self._began_s = time.perf_counter()
         try:
-            if self.found.film is None:
+            if paths is None:
                 with self._meter.measuring(INFERENCE):
                     while not self._enough():
                         self._due_together()
             else:
-                self._rounds(self.found.film)
+                self._rounds(paths)
         finally:
             self.found.interrupted = self._signal.stopped
         return watched
@@ -193,10 +202,26 @@ class Measurement:
         self._tell()
         return Took(waited_s, cpu_s)
 
-    def _rounds(self, film: Film) -> None:
-        manifest, signal = self._bundle.manifest, self._signal
-        answers = self.found.answers
-        paths = Paths(film, manifest, self._backend, answers, lambda: signal.stopped)
+    def _warm_paths(self, film: Film) -> Paths:
+        """Return the passes, behind a first run of the whole path that is in no table.
+
+        It makes the ring, and on a GPU it records its graph.
+        """
+        signal = self._signal
+        paths = Paths(
+            film,
+            self._bundle.manifest,
+            self._backend,
+            self.found.answers,
+            lambda: signal.stopped,
+        )
+        if self._plan.warm_up and not signal.stopped:
+            paths.passes()[WHOLE]()
+            paths.frame_to_score_s.clear()
+        return paths
+
+    def _rounds(self, paths: Paths) -> None:
+        signal = self._signal
         passes = paths.passes() | {INFERENCE: self._inference}
         shuffled = np.random.default_rng(0)
         names = sorted(passes)

@@ -1,6 +1,6 @@
 """What a measurement says: one document for JSON and HTML, and lines for a terminal."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import datetime, timezone
 from typing import Any
 
@@ -38,6 +38,8 @@ def report_of(
         watch: The conditions since the start.
         meter: The sensors of energy.
     """
+    # First of all: what a long report takes is neither the bundle's memory nor others' load.
+    peak_bytes, conditions = peak_rss_bytes(), watch.report()
     latency_ms, service_ms = _ms(found.latency_s), _ms(found.service_s)
     busy_s = sum(found.service_s)
     period_ms = _period_ms(bundle, plan, found)
@@ -55,7 +57,7 @@ def report_of(
         "input_shape": [1, *bundle.manifest.input_shape],
         "machine": machine,
         "versions": library_versions(),
-        "conditions": watch.report(),
+        "conditions": conditions,
         "inputs": {
             "kind": "noise" if found.film is None else "film",
             "clips": found.inputs,
@@ -85,7 +87,7 @@ def report_of(
         else int(period_ms * len(service_ms) / busy_s / 1e3),
         "cpu_ms_a_clip": sum(found.cpu_s) / len(found.cpu_s) * 1e3,
         "cores_used": sum(found.cpu_s) / busy_s,
-        "peak_rss_bytes": peak_rss_bytes(),
+        "peak_rss_bytes": peak_bytes,
         "answers": {
             "checked": found.answers.checked,
             "largest_relative_difference": found.answers.largest,
@@ -97,7 +99,7 @@ def report_of(
         "energy": meter.report(clips_done(found)),
         "raw": {
             "warm_up_ms": _ms(found.warm_up_s),
-            "due_s": found.start_s,
+            "due_s": found.start_s.tolist(),
             "latency_ms": latency_ms,
             "engine_ms": service_ms,
             "cpu_ms": _ms(found.cpu_s),
@@ -106,7 +108,7 @@ def report_of(
     }
 
 
-def _ms(seconds: list[float]) -> list[float]:
+def _ms(seconds: Sequence[float]) -> list[float]:
     return (np.array(seconds, np.float64) * 1e3).tolist()  # type: ignore[no-any-return]
 
 
@@ -310,8 +312,8 @@ def energy_lines(energy: dict[str, Any]) -> Iterator[str]:
     """Yield a line for each sensor: what it says, or why it says nothing."""
     for row in energy["sensors"]:
         yield (
-            f"energy from {row['sensor']}, {row['what']}: {row['joules_a_clip']:.3f} J a clip, "
-            f"{row['joules_a_clip_above_idle']:.3f} J of it above idle ({row['watts']:.1f} W, "
+            f"energy from {row['sensor']}, {row['what']}: {row['joules_a_clip']:.3g} J a clip, "
+            f"{row['joules_a_clip_above_idle']:.3g} J of it above idle ({row['watts']:.1f} W, "
             f"idle {row['idle_watts']:.1f} W)"
         )
     if not energy["sensors"] and not energy["unavailable"]:

@@ -232,7 +232,8 @@ class Nvml:
         self._handle = handle
         text = ctypes.create_string_buffer(128)
         named = not library.nvmlDeviceGetName(handle, text, ctypes.c_uint(128))
-        self.name = f"NVML GPU {index}" + (f" ({text.value.decode()})" if named else "")
+        words = text.value.decode(errors="replace")
+        self.name = f"NVML GPU {index}" + (f" ({words})" if named else "")
         self._counts = self._millijoules() is not None  # Volta and newer
         self._counter, self._integral = Unwrapped(0), Integral()
 
@@ -245,8 +246,9 @@ class Nvml:
         """See `Sensor.joules`."""
         if self._counts:
             energy = self._millijoules()
-            if energy is not None:
-                return self._counter.add(energy) / 1e3
+            if energy is None:
+                raise SensorError("the driver counts this GPU's energy no more")
+            return self._counter.add(energy) / 1e3
         milliwatts = ctypes.c_uint()
         code = self._library.nvmlDeviceGetPowerUsage(self._handle, ctypes.byref(milliwatts))
         if code:
@@ -270,11 +272,16 @@ def find_nvml(library: str = NVML) -> list[Sensor]:
         nvml = ctypes.CDLL(library)
     except OSError:
         raise SensorError(f"there is no {Path(library).name}, which NVIDIA's driver has") from None
-    code = nvml.nvmlInit_v2()
-    count = ctypes.c_uint()
-    if code or nvml.nvmlDeviceGetCount_v2(ctypes.byref(count)) or not count.value:
-        raise SensorError(f"the NVIDIA driver does not answer (NVML error {code})")
-    return [Nvml(nvml, index) for index in range(count.value)]
+    try:
+        code = nvml.nvmlInit_v2()
+        count = ctypes.c_uint()
+        code = code or nvml.nvmlDeviceGetCount_v2(ctypes.byref(count))
+        if code or not count.value:
+            why = f"NVML error {code}" if code else "it has no GPU"
+            raise SensorError(f"the NVIDIA driver does not answer ({why})")
+        return [Nvml(nvml, index) for index in range(count.value)]
+    except AttributeError as error:
+        raise SensorError(f"{Path(library).name} is too old or a stub ({error})") from None
 
 
 # -- tegrastats ----------------------------------------------------------------------------------
@@ -296,6 +303,8 @@ class _Tegrastats:
                 stderr=subprocess.DEVNULL,
                 stdin=subprocess.DEVNULL,
                 text=True,
+                # Ctrl-C on the terminal is for us: the figures up to then are still wanted.
+                start_new_session=True,
             )
         except OSError as error:
             raise SensorError(f"{program} does not start ({error.strerror})") from None
