@@ -1,0 +1,143 @@
+"""The page of performance_study.py, from what the suites have put into pytest-benchmark's JSON."""
+
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from perf_board import markdown
+
+Test = Mapping[str, Any]
+
+CHAPTERS = {
+    "test_clip_latency": (
+        "One clip",
+        "Batch 1, wall time, all engines in turn in shuffled rounds of one process, with a rest "
+        "between two calls. *x eager* is the median over the rounds of PyTorch's time / this one, "
+        "with its bootstrap interval of 95 %. *int8 peak* is the work of a clip a second as a "
+        "share of what the multipliers give at most in int8, whatever the engine computes in. "
+        "*difference* is the largest one of a score to PyTorch's, as a share of the largest score: "
+        "of drawn weights it says only that the same network ran. Every engine gets the same "
+        "threads; torch.compile without `freezing`.",
+    ),
+    "test_whole_path": (
+        "From a file to rows and events",
+        "`vad-run score` without overlay and plot, hop 16. *Decode* is PyAV alone. The loop of "
+        "OpenCV and PyTorch reads, resizes, keeps a list and calls the model, as the source "
+        "projects do; it writes nothing.",
+    ),
+    "test_frame_path": ("From the decoder to model size", "CPU time of one thread."),
+    "test_startup": ("Start-up", "Whole processes, files in the cache of the system."),
+    "test_memory": ("Memory", "The most that the process held, as the kernel counts it."),
+    "test_streams": (
+        "Cameras at once",
+        "`vad-run site` with recordings that are served in real time. A number of streams is in "
+        "time where 99 of 100 clips of every stream are scored before the next one is due.",
+    ),
+    "test_building": ("At the desk", "Calibration, plans for a GPU, a step of training."),
+    "test_native_runner": ("The C++ program beside Python", "Whole processes."),
+}
+WITHOUT = (
+    "anomalib's OpenVINO inferencer is not among the peers: it takes single pictures, and none of "
+    "its models scores a clip, so there is nothing comparable that it could run. Underneath it is "
+    "the OpenVINO that stands in the tables."
+)
+
+
+def page(
+    tests: Sequence[Test],
+    pictures: Mapping[str, str],
+    *,
+    machine: Sequence[str],
+    made: str,
+    command: str,
+    seconds: float | None,
+    busy: str,
+) -> str:
+    """Return the page as Markdown.
+
+    Args:
+        tests: `benchmarks` of pytest-benchmark's JSON.
+        pictures: Plots by name, paths from the page.
+        machine: Lines that say what was measured on.
+        made: The day.
+        command: What makes the page again.
+        seconds: What the suites took; None = read from a file.
+        busy: How much else the machine did before.
+    """
+    parts = [
+        "# Performance",
+        "**Read the ratios**: absolute times are those of one machine at one hour. Weights are "
+        "drawn, seeded; times do not hang on them.",
+        "\n".join(
+            [
+                f"* Made on {made} with `{command}`" + (f", {seconds:.0f} s" if seconds else ""),
+                *(f"* {line}" for line in machine),
+                f"* Before the run: {busy}",
+                *peak_lines(tests),
+            ]
+        ),
+        "## Targets",
+        targets_table(tests),
+    ]
+    parts += [f"![{name}]({path})" for name, path in pictures.items()]
+    for module, (title, words) in CHAPTERS.items():
+        mine = [test for test in tests if f"/{module}.py" in f"/{test['fullname']}"]
+        if mine:
+            parts += [f"## {title}", words, *chapter(mine)]
+    return "\n\n".join([*parts, "## Left out", WITHOUT]) + "\n"
+
+
+def peak_lines(tests: Sequence[Test]) -> Iterator[str]:
+    """Yield the line about the processor's peak."""
+    peak = next((t["extra_info"]["peak"] for t in tests if t["extra_info"].get("peak")), None)
+    if peak:
+        kinds = ", ".join(f"{kind} {value:,.0f}" for kind, value in peak.items())
+        yield f"* Peak of the multipliers in this run, all threads, 1e9 operations/s: {kinds}"
+
+
+def targets_table(tests: Sequence[Test]) -> str:
+    """Return every target with its figure and verdict."""
+    found = [target for test in tests for target in test["extra_info"].get("targets", [])]
+    rows = []
+    for one in found:
+        interval = "" if one["low"] is None else f" ({one['low']:.2f} to {one['high']:.2f})"
+        sign = "≥" if one["sense"] == "least" else "≤"
+        rows.append(
+            [
+                one["name"],
+                f"{one['value']:.2f}{interval}{one['unit']}",
+                f"{sign} {one['wanted']:g}{one['unit']}",
+                f"**{one['verdict']}**" if one["verdict"].startswith("not") else one["verdict"],
+            ]
+        )
+    return markdown({"head": ["target", "measured", "wanted", "verdict"], "rows": rows})
+
+
+def chapter(tests: Sequence[Test]) -> Iterator[str]:
+    """Yield a chapter's tables: those of the board, then the plain times of the other tests."""
+    plain = []
+    for test in tests:
+        info = test["extra_info"]
+        for table in info.get("tables", []):
+            yield f"**{table['title']}**"
+            yield markdown(table)
+        if info.get("notes"):
+            yield "\n".join(f"* {note}" for note in info["notes"])
+        if not info.get("tables"):
+            plain.append(test)
+    for group, members in itertools.groupby(
+        sorted(plain, key=lambda test: test["group"] or ""), key=lambda test: test["group"]
+    ):
+        rows = [
+            [test["name"], milliseconds(stats["median"]), milliseconds(stats["max"])]
+            for test in members
+            for stats in [test["stats"]]
+        ]
+        yield f"**{group}**"
+        yield markdown({"head": ["what", "median ms", "most ms"], "rows": rows})
+
+
+def milliseconds(seconds: float) -> str:
+    """Return a time in milliseconds with three digits or so."""
+    value = seconds * 1e3
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"

@@ -1,0 +1,153 @@
+"""What a clip costs: every engine and every peer, in the same rounds of one process."""
+
+import gc
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+from perf_models import MODELS, Made
+from perf_peers import BF16, COMPILED, EAGER, INT8, NNCF, Engines, engines_of, require_same
+from perf_ratios import Times, ratio, rounds
+from perf_targets import NNCF_LEAST, Target
+from pytest_benchmark.fixture import BenchmarkFixture
+
+from vad_runtime.backends.base import Options
+from vad_runtime.backends.onnxruntime import OnnxRuntimeBackend
+
+
+@pytest.fixture(scope="module")
+def opened(
+    made_of: Callable[[str], Made], full: bool
+) -> Iterator[Callable[[str], tuple[Made, Engines]]]:
+    """Return a function that opens a model's engines; one model at a time is open."""
+    held: dict[str, tuple[Made, Engines]] = {}
+
+    def let_go() -> None:
+        for _, engines in held.values():
+            engines.close()
+        held.clear()
+        gc.collect()
+
+    def open_all(key: str) -> tuple[Made, Engines]:
+        if key not in held:
+            let_go()
+            made = made_of(key)
+            held[key] = made, engines_of(made, compiled=full)
+        return held[key]
+
+    yield open_all
+    let_go()
+
+
+def answers(made: Made, engines: Engines) -> dict[str, dict[str, Any]]:
+    """Require that every engine gives PyTorch's answer; return the differences."""
+    clips = made.clips()
+    found: dict[str, dict[str, Any]] = {}
+    for clip in clips[:, None]:
+        want = engines.scores[EAGER](clip)
+        for name, score in engines.scores.items():
+            found[name] = require_same(name, score(clip), want, engines.precisions[name])
+    return found
+
+
+def test_a_clip_on_every_engine(
+    benchmark: BenchmarkFixture,
+    board: Any,
+    opened: Callable[[str], tuple[Made, Engines]],
+    model: str,
+    peak: dict[str, float],
+    full: bool,
+) -> None:
+    """The row of pytest-benchmark is a round of all of them; the board has the table."""
+    benchmark.group = "one clip, all engines in turn"
+    made, engines = opened(model)
+    differences = answers(made, engines)
+    clip = made.clips()[:1]
+    calls = {name: (lambda s=score: s(clip)) for name, score in engines.scores.items()}
+    held: dict[str, Times] = {}
+
+    def measure() -> None:
+        held.update(rounds(calls, count=15 if full else 1, max_s=30.0, warm_up=2 if full else 0))
+
+    benchmark.pedantic(measure, rounds=1)
+    eager = held[EAGER].wall_ms
+    rows = []
+    for name, times in held.items():
+        wall, faster = times.summary()["wall_ms"], ratio(eager, times.wall_ms)
+        share = share_of_peak(made.model.gop, float(np.median(times.wall_ms)), peak)
+        gap = differences[name]["difference"]
+        rows.append([name, wall, float(np.percentile(times.wall_ms, 90)), share, str(faster), gap])
+    rows.sort(key=lambda row: row[1])
+    for row in rows:
+        row[-1] = f"{row[-1]:.1e}"
+    head = ["engine", "wall ms", "p90", "int8 peak", "x eager (95 %)", "difference"]
+    board.table(f"{MODELS[model].name}, one clip, {len(eager)} rounds", head, rows)
+    if COMPILED in engines.notes:
+        board.note(f"{MODELS[model].name}: {COMPILED}: {engines.notes[COMPILED]}")
+    for name, why in engines.missing.items():
+        board.note(f"{MODELS[model].name}: no {name}: {why}")
+    times = {name: one.summary() for name, one in held.items()}
+    board.data(model=model, times=times, peak=peak, gop=made.model.gop, devices=engines.notes)
+    if full:
+        for target in targets(made, held):
+            board.target(target)
+
+
+def share_of_peak(gop: float | None, wall_ms: float, peak: dict[str, float]) -> str:
+    """Return the share of the int8 peak that a clip's work comes to."""
+    if gop is None or "int8" not in peak:
+        return "-"
+    return f"{gop / wall_ms * 1e3 / peak['int8']:.0%}"
+
+
+def targets(made: Made, held: dict[str, Times]) -> Iterator[Target]:
+    """Yield the model's targets."""
+    name = made.model.name
+    wanted = made.model.eager
+    assert wanted is not None
+    for peer, least in ((EAGER, wanted), (NNCF, NNCF_LEAST)):
+        if peer in held:
+            found = ratio(held[peer].wall_ms, held[INT8].wall_ms)
+            yield Target(
+                name=f"{name}: int8, x {peer}",
+                value=found.value,
+                wanted=least,
+                sense="least",
+                low=found.low,
+                high=found.high,
+            )
+    if made.key == "timesformer" and BF16 in held:
+        found = ratio(held[EAGER].wall_ms, held[BF16].wall_ms)
+        yield Target(
+            name=f"{name}: bf16, x {EAGER}",
+            value=found.value,
+            wanted=4,
+            sense="least",
+            low=found.low,
+            high=found.high,
+        )
+
+
+@pytest.mark.parametrize("batch", [1, 4])
+@pytest.mark.parametrize("precision", ["int8", "fp32"])
+def test_batches_of_clips(
+    benchmark: BenchmarkFixture,
+    made_of: Callable[[str], Made],
+    full: bool,
+    batch: int,
+    precision: str,
+) -> None:
+    """OpenVINO's back end runs clip by clip, since a processor gains nothing; ONNX Runtime can."""
+    benchmark.group = f"STAE in ONNX Runtime {precision}, time for the whole batch"
+    made = made_of("stae" if full else "stae_twin")
+    options = Options(precision=precision)  # type: ignore[arg-type]
+    file = made.bundle.file(made.bundle.manifest.artefacts[precision])
+    backend = OnnxRuntimeBackend(file, made.bundle.manifest, options)
+    clips = np.ascontiguousarray(np.tile(made.clips()[:1], (batch, 1, 1, 1, 1)))
+    benchmark.extra_info["device"] = backend.device
+    answer = benchmark.pedantic(backend.infer, args=(clips,), rounds=5, warmup_rounds=1)
+    alone = backend.infer(clips[:1])
+    backend.close()
+    want = np.repeat(alone["score"], batch, axis=0)
+    np.testing.assert_allclose(answer["score"], want, rtol=1e-4)
