@@ -3,9 +3,9 @@
 
 set(vad_summary "")
 
-# vad_option(NAME "what for"): the cache entry.
-function(vad_option name what)
-  set(VAD_${name} AUTO CACHE STRING "${what} (AUTO, ON or OFF)")
+# vad_option(NAME DEFAULT "what for"): the cache entry.
+function(vad_option name default what)
+  set(VAD_${name} ${default} CACHE STRING "${what} (AUTO, ON or OFF)")
   set_property(CACHE VAD_${name} PROPERTY STRINGS AUTO ON OFF)
   if(NOT VAD_${name} MATCHES "^(AUTO|ON|OFF)$")
     message(FATAL_ERROR "VAD_${name} is \"${VAD_${name}}\". It must be AUTO, ON or OFF.")
@@ -35,14 +35,23 @@ function(vad_print_summary)
   foreach(line IN LISTS vad_summary)
     message(STATUS "  ${line}")
   endforeach()
+  if(NOT (VAD_WITH_OPENVINO OR VAD_WITH_ONNXRUNTIME OR VAD_WITH_TENSORRT))
+    message(STATUS "  No engine was found: this build runs no bundle (docs/native.md, \"Build it\").")
+  endif()
+  if(VAD_WITH_OPENVINO AND OpenVINO_DIR MATCHES "site-packages" AND NOT VAD_INSTALL_RPATH)
+    get_filename_component(libraries "${OpenVINO_DIR}/../libs" ABSOLUTE)
+    message(STATUS "  What is installed finds OpenVINO with -DVAD_INSTALL_RPATH=${libraries}")
+  endif()
 endfunction()
 
-vad_option(FFMPEG "Read films and streams with FFmpeg 4.4 or newer")
-vad_option(GSTREAMER "Read pipelines with GStreamer 1.16 or newer")
-vad_option(OPENCV "Resize with OpenCV for bundles with the resizer 'exact'")
-vad_option(OPENVINO "Run bundles with OpenVINO 2024.3 or newer")
-vad_option(ONNXRUNTIME "Run bundles with ONNX Runtime")
-vad_option(TENSORRT "Run bundles with TensorRT 8.5.1 or newer")
+vad_option(FFMPEG AUTO "Read films and streams with FFmpeg 4.4 or newer")
+vad_option(GSTREAMER AUTO "Read pipelines with GStreamer 1.16 or newer")
+# Not by itself: for one resizer it would become a dependency of the whole, and Debian's brings a TBB
+# that takes the place of OpenVINO's.
+vad_option(OPENCV OFF "Resize with OpenCV for bundles with the resizer 'exact'")
+vad_option(OPENVINO AUTO "Run bundles with OpenVINO 2024.3 or newer")
+vad_option(ONNXRUNTIME AUTO "Run bundles with ONNX Runtime")
+vad_option(TENSORRT AUTO "Run bundles with TensorRT 8.5.1 or newer")
 
 # A function, so that pkg-config's dozens of variables stay here; targets are made global.
 function(vad_find_pkg name target)

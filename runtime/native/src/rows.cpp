@@ -3,6 +3,8 @@
 #include <cerrno>
 #include <cstring>
 
+#include <unistd.h>
+
 #include "number.hpp"
 #include "vad/error.hpp"
 
@@ -38,15 +40,19 @@ std::FILE* opened(const std::string& path) {
     throw Error(path + " exists already. Remove it or choose another folder.");
   }
   if (file == nullptr) refuse(path, errno);
+  std::setvbuf(file, nullptr, _IONBF, 0);  // what failed is not to be written once more later
   return file;
 }
 
-// One write of the operating system for a row, so that it is never seen by halves.
+// One write of the operating system for a row, so that it is never seen by halves; what a full disk
+// took of one is taken back.
 void append(std::FILE* file, const std::string& path, std::string row) {
   row += '\n';
-  if (std::fwrite(row.data(), 1, row.size(), file) != row.size() || std::fflush(file) != 0) {
-    refuse(path, errno);
-  }
+  const off_t whole = lseek(fileno(file), 0, SEEK_CUR);
+  if (std::fwrite(row.data(), 1, row.size(), file) == row.size()) return;
+  const int error = errno;
+  const bool taken_back = whole >= 0 && ftruncate(fileno(file), whole) == 0;
+  refuse(taken_back ? path : path + ", whose last row is cut,", error);
 }
 
 }  // namespace

@@ -79,6 +79,8 @@ void a_full_disk_is_an_error_of_the_row_that_found_it_full() {
   const std::string error = error_of([&] { rows.write(unscored); });
   setrlimit(RLIMIT_FSIZE, &before);
   EXPECT(holds(error, "scores.csv cannot be written (File too large)"));
+  rows.close();
+  EXPECT(content_of(folder / "scores.csv") == vad::csv_header() + "\n");  // no half of a row
 }
 
 }  // namespace

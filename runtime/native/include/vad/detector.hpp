@@ -45,7 +45,8 @@ class Detector {
   // The back end outlives the detector. Throws Error for a hop that cannot be.
   Detector(const Manifest& manifest, Backend& backend, std::optional<int> hop = std::nullopt);
 
-  // Takes the next frame; `take` is called with every frame that it settles, in order.
+  // Takes the next frame. `hole` is what HoleRule::cause(frame) says: why no clip may hold both this
+  // frame and the one before. `take` is called with every frame that it settles, in order.
   void feed(Frame frame, const std::optional<std::string>& hole, const Take& take);
   // Settles what is left and ends an alarm that is on. `cause` none = the stream is over.
   void end(const std::optional<std::string>& cause, const Take& take);

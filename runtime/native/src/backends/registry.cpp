@@ -183,8 +183,8 @@ std::vector<const Entry*> candidates(const BackendOptions& options) {
                 ". Use --device cpu, or build it with -DVAD_TENSORRT=ON.");
   }
   if (found.empty()) {
-    throw Error("this build has no engine for a CPU. Build it with -DVAD_OPENVINO=ON or "
-                "-DVAD_ONNXRUNTIME=ON.");
+    throw Error("this build has no engine for a CPU. Build it with -DVAD_OPENVINO=ON "
+                "-DOpenVINO_DIR=SITE-PACKAGES/openvino/cmake, or with -DVAD_ONNXRUNTIME=ON.");
   }
   return found;
 }

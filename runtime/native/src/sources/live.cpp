@@ -197,8 +197,11 @@ class LiveSource final : public Source {
 };
 
 std::string failure(const std::string& name, const std::string& reason, bool refused) {
+  const bool pipeline = name.rfind("gst:", 0) == 0;
   return name + ": " + reason + ". " +
-         (refused ? "Check user and password." : "Check the camera and the network.");
+         (refused    ? "Check user and password."
+          : pipeline ? "Try it with gst-launch-1.0; it must end in ! appsink."
+                     : "Check the camera and the network.");
 }
 
 }  // namespace
