@@ -37,6 +37,7 @@ from vad_runtime.sources.resize import planes_from_frame, resized
 
 Pixels = npt.NDArray[np.uint8]
 Resize = Callable[[av.VideoFrame], Pixels]
+Times = npt.NDArray[np.float64]
 
 QUICK = "--quick" in sys.argv
 ROUNDS = 2 if QUICK else 9
@@ -112,8 +113,8 @@ def changed(spec: ClipSpec, **fields: str) -> ClipSpec:
     return msgspec.structs.replace(spec, **fields)
 
 
-def measured(path: Path, spec: ClipSpec) -> dict[str, tuple[float, float, float]]:
-    """Return for each way the CPU ms a frame: in all, of that resizing, of that the ring."""
+def measured(path: Path, spec: ClipSpec) -> dict[str, Times]:
+    """Return for each way the CPU ms a frame, a row a round: all, of that resizing and the ring."""
     ways: dict[str, Resize | None] = {DECODE: None, **resizers(spec)}
     times: dict[str, list[tuple[float, float, float]]] = {name: [] for name in ways}
     pictures: dict[str, Pixels] = {}
@@ -141,8 +142,7 @@ def measured(path: Path, spec: ClipSpec) -> dict[str, tuple[float, float, float]
             if way is not None:
                 pictures[name] = pixels.copy()
     require_one_picture(pictures)
-    medians = {name: np.median(values, axis=0) * 1e3 for name, values in times.items()}
-    return {name: (float(a), float(b), float(c)) for name, (a, b, c) in medians.items()}
+    return {name: np.array(values) * 1e3 for name, values in times.items()}
 
 
 def require_one_picture(pictures: dict[str, Pixels]) -> None:
@@ -169,16 +169,22 @@ def tables(footage: Path) -> list[float]:
                 for way in next(iter(found.values())):
                     row = " | ".join(cells(table, way) for table in found.values())
                     print(f"| {way} | {row} |")
-                    pushes += [table[way][2] for table in found.values() if way != DECODE]
+                    pushes += [
+                        float(np.median(table[way][:, 2]))
+                        for table in found.values()
+                        if way != DECODE
+                    ]
     return pushes
 
 
-def cells(table: dict[str, tuple[float, float, float]], way: str) -> str:
-    """Return the three cells of one way and target."""
-    whole, resizing, _ = table[way]
+def cells(table: dict[str, Times], way: str) -> str:
+    """Return the three cells of one way and target; ratios are those of the rounds."""
+    whole, resizing, _ = np.median(table[way], axis=0)
     if way == DECODE:
         return f"{whole:.2f} | - | -"
-    return f"{whole:.2f} | {resizing:.3f} | {table[SWSCALE][1] / resizing:.2f}"
+    ratios = table[SWSCALE][:, 1] / table[way][:, 1]
+    low, median, high = np.percentile(ratios, [10, 50, 90])
+    return f"{whole:.2f} | {resizing:.3f} | {median:.2f} ({low:.2f}-{high:.2f})"
 
 
 def drift(bundle: Bundle, scene: Path) -> None:
@@ -235,8 +241,9 @@ def main() -> None:
 CPU time in ms a frame (all threads of the process; one decoder thread), median of {ROUNDS} rounds
 in shuffled order in one process. *All* is decoding, resizing and the ring; *resize* is the part
 from the decoder's picture to model size; *x swscale* is how many times faster that part is than
-`fast`. Films are the first frames of {footage.name}, scaled to their size: a resizer's time does
-not hang on what is in them, a decoder's does. Read the ratios.
+`fast`: the median of the rounds' ratios, with their 10-90 %. Films are the first frames of
+{footage.name}, scaled to their size: a resizer's time does not hang on what is in them, a
+decoder's does. Read the ratios.
 
 * Made on {date.today().isoformat()} with
   `python benchmarks/frame_path_study.py VIDEO BUNDLE SCENE`{", --quick" if QUICK else ""}
