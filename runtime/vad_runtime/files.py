@@ -6,7 +6,7 @@ import os
 import shutil
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from vad_runtime.contracts.errors import InputError
@@ -85,6 +85,19 @@ def flush_to_disk(path: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def refuse_existing(folder: Path, names: Iterable[str], overwrite: bool) -> None:
+    """Refuse a folder that holds files of these names, unless they may be replaced.
+
+    Raises:
+        InputError: One stands there and may not be replaced, or cannot be.
+    """
+    for file in (folder / name for name in names):
+        if os.path.isdir(file):  # noqa: PTH112 - unlike Path's, it never raises
+            raise InputError(f"{file} is a folder and cannot be replaced. Name another folder.")
+        if os.path.lexists(file) and not overwrite:
+            raise InputError(f"{file} exists already. Name another folder or add --overwrite.")
 
 
 @contextlib.contextmanager

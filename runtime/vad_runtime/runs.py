@@ -19,7 +19,7 @@ from vad_runtime.commands import deferred_interrupt
 from vad_runtime.contracts.errors import InputError, SourceError
 from vad_runtime.contracts.site import StreamSettings
 from vad_runtime.detector import Counters, Detector, ScoredFrame
-from vad_runtime.files import made_folder, whole_file
+from vad_runtime.files import made_folder, refuse_existing, whole_file
 from vad_runtime.labels import Labels, VideoLabels
 from vad_runtime.latency import Stage
 from vad_runtime.live.base import StateChange
@@ -194,11 +194,7 @@ def refuse_old_results(folder: Path, overwrite: bool) -> None:
     Raises:
         InputError: Results stand there and may not be replaced, or cannot be.
     """
-    for file in (folder / name for name in RESULTS):
-        if os.path.isdir(file):  # noqa: PTH112 - unlike Path's, it never raises
-            raise InputError(f"{file} is a folder and cannot be replaced. Name another folder.")
-        if os.path.lexists(file) and not overwrite:
-            raise InputError(f"{file} exists already. Name another folder or add --overwrite.")
+    refuse_existing(folder, RESULTS, overwrite)
 
 
 def remove_results(folder: Path) -> None:

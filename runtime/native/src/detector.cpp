@@ -1,7 +1,6 @@
 #include "vad/detector.hpp"
 
 #include <algorithm>
-#include <chrono>
 #include <string>
 #include <utility>
 
@@ -10,13 +9,7 @@
 namespace vad {
 namespace {
 
-constexpr std::size_t kept_times = 4096;
 const std::string frozen_picture = "frozen picture";  // the hole of a live source's repeats
-
-double now_s() {
-  using Clock = std::chrono::steady_clock;
-  return std::chrono::duration<double>(Clock::now().time_since_epoch()).count();
-}
 
 }  // namespace
 
@@ -61,10 +54,7 @@ void Detector::end_alarm() {
 }
 
 void Detector::use(const Clip& clip, const Take& take) {
-  const double start_s = now_s();
   const std::vector<float> scores = backend_.infer(clip.pixels);
-  infer_s_.push_back(now_s() - start_s);
-  if (infer_s_.size() > kept_times) infer_s_.pop_front();
   ++counters_.clips;
 
   // Frames of the clip, from `first` on, that the scores belong to.

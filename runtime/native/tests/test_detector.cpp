@@ -60,7 +60,6 @@ void a_frame_has_the_score_of_the_first_clip_that_scores_it() {
   EXPECT(run.story() == "0 scored, 1 scored, 2 scored, 3 scored, 4 scored, 5 scored");
   for (const auto& frame : run.frames) EXPECT(*frame.raw == score_of(frame.index));
   EXPECT(run.detector.counters().clips == 3 && run.detector.counters().scored == 6);
-  EXPECT(run.detector.infer_s().size() == 3);
 }
 
 void frames_that_the_model_only_looks_at_are_context() {

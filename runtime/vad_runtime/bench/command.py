@@ -12,6 +12,7 @@ from vad_runtime.bundle import Bundle
 from vad_runtime.commands import FiniteFloat, Interrupted, deferred_interrupt
 from vad_runtime.contracts.errors import InputError
 from vad_runtime.engine_options import engine_options, wanted_of
+from vad_runtime.files import refuse_existing
 from vad_runtime.progress import progress
 
 JSON, PAGE = "bench.json", "bench.html"
@@ -161,12 +162,8 @@ def refuse_old_report(folder: Path | None, overwrite: bool) -> None:
     """
     if folder is None:
         return
-    # os.path never raises, unlike Path: a file in the place of a folder is told below.
-    for file in (folder / name for name in (JSON, PAGE)):
-        if os.path.isdir(file):  # noqa: PTH112
-            raise InputError(f"{file} is a folder and cannot be replaced. Name another folder.")
-        if os.path.lexists(file) and not overwrite:
-            raise InputError(f"{file} exists already. Name another folder or add --overwrite.")
+    refuse_existing(folder, (JSON, PAGE), overwrite)
+    # os.path never raises, unlike Path: a file in the place of a folder is told here.
     there = next(path for path in (folder, *folder.parents) if os.path.lexists(path))
     if not os.path.isdir(there) or not os.access(there, os.W_OK | os.X_OK):  # noqa: PTH112
         raise InputError(f"{folder} cannot be written. Choose another output folder.")

@@ -57,8 +57,6 @@ class Detector {
 
   const Counters& counters() const noexcept { return counters_; }
   const std::vector<Event>& events() const noexcept { return events_; }
-  // Seconds of each clip's inference, the last 4096.
-  const std::deque<double>& infer_s() const noexcept { return infer_s_; }
 
  private:
   struct Pending {
@@ -80,7 +78,6 @@ class Detector {
   std::optional<std::int64_t> last_in_clip_;
   Counters counters_;
   std::vector<Event> events_;
-  std::deque<double> infer_s_;
 };
 
 }  // namespace vad
