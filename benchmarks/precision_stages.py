@@ -28,7 +28,7 @@ CANDIDATES = {
     "OpenVINO fp32 after passes": ("openvino", "passes.onnx", "fp32"),
     "OpenVINO bf16": ("openvino", "passes.onnx", "bf16"),
     "OpenVINO int8": ("openvino", "int8.onnx", "int8"),
-    "OpenVINO int8 + ConvTranspose": ("openvino", "int8_transposed.onnx", "int8"),
+    "OpenVINO int8 without ConvTranspose": ("openvino", "int8_plain.onnx", "int8"),
     "OpenVINO mixed": ("openvino", "mixed.onnx", "mixed"),
     "OpenVINO int8 by NNCF": ("openvino", "nncf.xml", "int8"),
     "ONNX Runtime fp32": ("onnxruntime", "passes.onnx", "fp32"),
@@ -39,7 +39,7 @@ ARTEFACTS = {
     "fp32 after passes": ("passes.onnx", "fp32"),
     "fp32 computed in bf16": ("passes.onnx", "bf16"),
     "int8": ("int8.onnx", "int8"),
-    "int8 + ConvTranspose": ("int8_transposed.onnx", "int8"),
+    "int8 without ConvTranspose": ("int8_plain.onnx", "int8"),
     "fp16": ("fp16.onnx", "fp16"),
     "mixed": ("mixed.onnx", "mixed"),
     "int8 by NNCF": ("nncf.xml", "int8"),
@@ -175,8 +175,8 @@ class Part:
         config = PrecisionConfig()
         choices = {"int8": config.layers}
         if self.model == "stae":
-            ops = (*config.layers.ops, "ConvTranspose")
-            choices["int8_transposed"] = msgspec.structs.replace(config.layers, ops=ops)
+            ops = tuple(op for op in config.layers.ops if op != "ConvTranspose")
+            choices["int8_plain"] = msgspec.structs.replace(config.layers, ops=ops)
         layers = {name: quantisable_layers(model, choice) for name, choice in choices.items()}
         tensors = dict.fromkeys(
             tensor
@@ -199,9 +199,7 @@ class Part:
             if name == "int8":
                 saved("mixed", fp16_from_model(quantised).model)
         saved("fp16", fp16_from_model(model).model)
-        every = QuantiseChoice(
-            ops=("Conv", "ConvTranspose", "Gemm", "MatMul"), least_share=0, residual=False
-        )
+        every = QuantiseChoice(least_share=0, residual=False)
         return {
             "weights": "trained" if self.checkpoint else "random",
             "clip": list(self.manifest.clip.clip_shape),

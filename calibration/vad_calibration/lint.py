@@ -20,7 +20,7 @@ import numpy as np
 import onnx
 from onnx import NodeProto, TensorProto, numpy_helper
 
-from vad_calibration.placement import Graph, attribute
+from vad_calibration.graph import Graph, attribute
 
 RULES: dict[str, str] = {
     "operator": "INT8 is written as QuantizeLinear and DequantizeLinear of the standard domain",

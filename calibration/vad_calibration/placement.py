@@ -1,17 +1,15 @@
 """Which layers of a graph are quantised, and where their activations are."""
 
 import heapq
-from collections import defaultdict
-from collections.abc import Collection, Container, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
-from itertools import chain, count
 from math import prod
 
 import msgspec
 import onnx
 from onnx import NodeProto, TensorProto
 
+from vad_calibration.graph import LIGHT, Graph, attribute, copies, named
 from vad_runtime.contracts import ExportError
 
 WEIGHT_OPS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
@@ -22,16 +20,13 @@ _MOVES = ("MaxPool", "Concat", "Pad", "Slice", "Reshape", "Transpose", "Flatten"
 
 _QUANTISED = ("QuantizeLinear", "DequantizeLinear")
 
-_LIGHT = 1024
-"""Initialisers of so many elements or fewer may be shapes and axes, which shape inference needs."""
-
 
 class QuantiseChoice(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Which layers become INT8, and how their surroundings are treated."""
 
-    ops: tuple[str, ...] = ("Conv", "Gemm", "MatMul")
-    """Operators to quantise; `ConvTranspose` only by choice: TensorRT ran it in FP16 for long
-    (NVIDIA/TensorRT#3412, #4668), and it is the layer that decoders are most sensitive to."""
+    ops: tuple[str, ...] = WEIGHT_OPS
+    """Operators to quantise. TensorRT ran `ConvTranspose` in FP16 for long (NVIDIA/TensorRT#3412,
+    #4668): leave it out for an engine that gains nothing from it."""
 
     first: bool = True
     """Quantise layers that read the clip, so three channels or one."""
@@ -70,86 +65,6 @@ class Layer:
     """Multiplications for one input; 0 where a shape is not known."""
     weights: int
     """Elements of the weight."""
-
-
-class Graph:
-    """Who makes and who reads each tensor of a model; the model is not changed.
-
-    Args:
-        model: With named nodes.
-    """
-
-    def __init__(self, model: onnx.ModelProto) -> None:
-        self.model = model
-        self.maker: dict[str, NodeProto] = {}
-        self.readers: dict[str, list[NodeProto]] = defaultdict(list)
-        self.constants: dict[str, TensorProto] = {t.name: t for t in model.graph.initializer}
-        """Initialisers, and what nodes of the kind Constant hold."""
-        self.outputs = {output.name for output in model.graph.output}
-        for node in model.graph.node:
-            for name in node.output:
-                self.maker[name] = node
-            for name in node.input:
-                self.readers[name].append(node)
-            if node.op_type == "Constant" and node.attribute[0].name == "value":
-                self.constants[node.output[0]] = node.attribute[0].t
-
-    @cached_property
-    def shapes(self) -> Mapping[str, list[int | None]]:
-        """Shapes by tensor, from ONNX's shape inference; None = a size that is not fixed.
-
-        Large initialisers take part as inputs of the same shape, so their data is not copied.
-        Behind a node that inference does not know nothing is known.
-        """
-        light = onnx.ModelProto()
-        light.ir_version = self.model.ir_version
-        light.opset_import.extend(self.model.opset_import)
-        graph = light.graph
-        graph.name = "shapes"
-        graph.node.extend(self.model.graph.node)
-        held = {tensor.name for tensor in self.model.graph.initializer}
-        # Before IR version 4 initialisers were inputs too.
-        graph.input.extend(value for value in self.model.graph.input if value.name not in held)
-        graph.output.extend(self.model.graph.output)
-        for tensor in self.model.graph.initializer:
-            if prod(tensor.dims) <= _LIGHT:
-                graph.initializer.append(tensor)
-            else:
-                graph.input.append(
-                    onnx.helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims)
-                )
-        try:
-            known = onnx.shape_inference.infer_shapes(light, data_prop=True).graph
-        except Exception:  # InferenceError and RuntimeError, over operators it has never heard of
-            known = graph
-        return {
-            value.name: [
-                d.dim_value if d.HasField("dim_value") else None
-                for d in value.type.tensor_type.shape.dim
-            ]
-            for value in (*known.value_info, *known.input, *known.output)
-        }
-
-
-def named(model: onnx.ModelProto) -> None:
-    """Give every node a name of its own, since layers are spoken of by name."""
-    given = {node.name for node in model.graph.node}
-    taken: set[str] = set()
-    for i, node in enumerate(model.graph.node):
-        if not node.name or node.name in taken:
-            node.name = unused(f"{node.op_type}_{i}", given | taken)
-        taken.add(node.name)
-
-
-def unused(name: str, taken: Container[str]) -> str:
-    """Return a name that is not taken: this one, or this one with a number behind it."""
-    tries = chain([name], (f"{name}_{i}" for i in count(1)))
-    return next(one for one in tries if one not in taken)
-
-
-def attribute(node: NodeProto, name: str, default: int) -> int:
-    """Return an integer attribute of a node."""
-    return next((int(a.i) for a in node.attribute if a.name == name), default)
 
 
 def quantisable_layers(model: onnx.ModelProto, choice: QuantiseChoice) -> list[Layer]:
@@ -201,7 +116,7 @@ def _layer(node: NodeProto, graph: Graph) -> Layer | None:
     if weight is None or weight.data_type != TensorProto.FLOAT or node.input[0] in graph.constants:
         return None
     axis = _channel_axis(node, weight)
-    if axis is None:
+    if axis is None or _copies_pixels(node, graph):
         return None
     shape = graph.shapes.get(node.output[0])
     size = prod(weight.dims)
@@ -225,6 +140,14 @@ def _layer(node: NodeProto, graph: Graph) -> Layer | None:
     )
 
 
+def _copies_pixels(node: NodeProto, graph: Graph) -> bool:
+    weight = graph.constants.get(node.input[1]) if len(node.input) > 1 else None
+    # Weights of hundreds of megabytes are not to be read for this.
+    if weight is None or prod(weight.dims) > LIGHT:
+        return False
+    return copies(node, onnx.numpy_helper.to_array(weight))
+
+
 def _channel_axis(node: NodeProto, weight: TensorProto) -> int | None:
     """Return the weight's axis of output channels, None where it cannot be quantised."""
     if node.op_type == "Conv":
@@ -243,7 +166,7 @@ def _reads_input(graph: Graph) -> Iterator[str]:
     seen = set(fresh)
     while fresh:
         for node in graph.readers[fresh.pop()]:
-            if node.op_type in WEIGHT_OPS:
+            if node.op_type in WEIGHT_OPS and not _copies_pixels(node, graph):
                 yield node.name
                 continue
             if node.op_type in ("Shape", "Size"):

@@ -14,15 +14,14 @@ import numpy.typing as npt
 import onnx
 from onnx import NodeProto, TensorProto, helper, numpy_helper
 
+from vad_calibration.graph import Graph, unused
 from vad_calibration.limits import LEVELS
 from vad_calibration.placement import (
-    Graph,
     Layer,
     QuantiseChoice,
     Rounding,
     quantisable_layers,
     roundings,
-    unused,
 )
 from vad_runtime.contracts import ExportError
 

@@ -12,11 +12,11 @@ import onnx
 
 from vad_calibration.agreement import Agreement, Scores, agreement_of
 from vad_calibration.fallback import Fallback, fewest_layers_back
+from vad_calibration.graph import named
 from vad_calibration.lint import lint_qdq
 from vad_calibration.placement import (
     Layer,
     activation_tensors,
-    named,
     quantisable_layers,
     roundings,
 )

@@ -60,8 +60,9 @@ def test_every_layer_with_constant_weights_is_found_with_its_work_and_its_axis(
     assert found["conv"].weights == 6 * 4 * 9
 
 
-def test_deconvolutions_are_left_alone_unless_they_are_chosen(mixed: onnx.ModelProto) -> None:
-    assert list(layers_of(mixed, QuantiseChoice(least_share=0))) == ["conv", "gemm", "matmul"]
+def test_operators_are_left_alone_unless_they_are_chosen(mixed: onnx.ModelProto) -> None:
+    everything = ["conv", "deconv", "gemm", "matmul"]
+    assert list(layers_of(mixed, QuantiseChoice(least_share=0))) == everything
     assert list(layers_of(mixed, QuantiseChoice(ops=("Gemm",), least_share=0))) == ["gemm"]
 
 
@@ -150,7 +151,7 @@ def test_nothing_to_quantise_is_one_line_that_says_what_there_is() -> None:
     net = Net((4, 8, 8))
     with pytest.raises(ExportError) as error:
         quantisable_layers(net.model(net.add("Relu", "clip")), QuantiseChoice())
-    assert_one_line(error.value, "Conv, Gemm, MatMul", "it has Relu", "fp16 or bf16")
+    assert_one_line(error.value, "Conv, ConvTranspose, Gemm, MatMul", "it has Relu", "fp16 or bf16")
 
 
 def test_a_graph_that_is_quantised_already_is_refused(mixed: onnx.ModelProto) -> None:

@@ -107,14 +107,16 @@ def test_the_input_model_is_not_changed(name: str) -> None:
 def test_values_beyond_the_limit_are_clipped_to_it() -> None:
     net = Net((2, 1, 1))
     model = net.model(
-        net.add("Conv", "clip", net.constant("eye", np.eye(2, dtype=np.float32)[..., None, None]))
+        net.add(
+            "Conv", "clip", net.constant("half", np.eye(2, dtype=np.float32)[..., None, None] / 2)
+        )
     )
     made = qdq_from_model(model, ["conv0"], {"clip": 1.0}, EVERYTHING)
     values = np.array([[-5, 5], [-1, 0.3]], np.float32)[..., None, None]
     [found] = run(made, values)
     step = 1 / 127
     np.testing.assert_allclose(
-        found[..., 0, 0], [[-128 * step, 1], [-1, round(0.3 / step) * step]], 1e-6
+        2 * found[..., 0, 0], [[-128 * step, 1], [-1, round(0.3 / step) * step]], 1e-6
     )
 
 

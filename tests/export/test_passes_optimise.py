@@ -55,7 +55,7 @@ def test_without_timing_every_exact_pass_is_kept_and_the_model_given_stays() -> 
     assert model.SerializeToString(deterministic=True) == before
     assert [r.name for r in reports] == list(PASSES)
     found = {r.name: (r.places, r.kept) for r in reports}
-    assert found.pop("reduce_mean") == (0, False)
+    assert found.pop("reduce_mean") == found.pop("input_stacking") == (0, False)
     assert set(found.values()) == {(1, True)}
     assert all(r.speedup is None and r.max_difference < 1e-6 for r in reports)
     assert [n.op_type for n in new.graph.node].count("BatchNormalization") == 0
@@ -74,6 +74,7 @@ def test_a_pass_is_kept_only_where_it_is_faster_and_the_next_starts_from_what_wa
         "batch_norm": True,
         "reduce_mean": False,
         "output_blocking": True,
+        "input_stacking": False,
     }
     operators = [n.op_type for n in new.graph.node]
     assert "Div" in operators
@@ -99,6 +100,28 @@ def spoilt(scale: float) -> Callable[[onnx.ModelProto], int]:
         return 1
 
     return change
+
+
+def test_one_engine_that_scores_the_same_is_enough(monkeypatch: pytest.MonkeyPatch) -> None:
+    """How an engine adds is its own affair; a graph that is wrong is wrong in all of them."""
+    scores = {
+        ("onnxruntime", "original.onnx"): 1.0,
+        ("onnxruntime", "after.onnx"): 1.00002,
+        ("openvino", "original.onnx"): 1.00002,
+        ("openvino", "after.onnx"): 1.000021,
+    }
+
+    def answer(file: Path, _about: Manifest, _inputs: Inputs, engine: str) -> np.ndarray:
+        return np.array([scores[engine, file.name]])
+
+    monkeypatch.setattr(base, "scores_of", answer)
+    _, [report] = optimise(scored(), ABOUT, CLIPS, names=["output_blocking"], measure=False)
+    assert report.kept, report.why
+    assert report.max_difference == pytest.approx(1e-6, rel=0.01)
+    scores["openvino", "after.onnx"] = 1.0
+    _, [report] = optimise(scored(), ABOUT, CLIPS, names=["output_blocking"], measure=False)
+    assert not report.kept
+    assert "changes the scores by 2.0e-05" in report.why
 
 
 @pytest.mark.parametrize(
@@ -172,7 +195,8 @@ def test_the_stae_scores_the_same_without_a_convolution_to_one_channel(
     clips = np.random.default_rng(0).integers(0, 256, (2, *about.input_shape), np.uint8)
     new, reports = optimise(model, about, clips, names=["normalisation", "output_blocking"])
     blocking = reports[-1]
-    assert all(r.places == 1 and r.max_difference <= 1e-6 for r in reports)
+    # 4,096 squares added up one by one and in blocks.
+    assert all(r.places == 1 and r.max_difference <= 5e-6 for r in reports)
     assert blocking.kept, blocking.why
     outputs = {t.name: t.dims[0] for t in new.graph.initializer if t.dims}
     sizes = [outputs[n.input[1]] for n in new.graph.node if n.op_type == "Conv"]

@@ -37,14 +37,14 @@ from vad_training.models.stae import STAE
 
 CLIP = clip_spec(frames=16)
 
-DECONVOLUTIONS = QuantiseChoice(ops=("Conv", "ConvTranspose", "Gemm", "MatMul"))
+CHOICE = QuantiseChoice()
 
 
 def int8(model: onnx.ModelProto) -> onnx.ModelProto:
     """Quantise every layer, with limits out of the blue: only the form of the graph matters."""
-    layers = quantisable_layers(model, DECONVOLUTIONS)
-    limits = dict.fromkeys(activation_tensors(model, layers, DECONVOLUTIONS), 4.0)
-    return qdq_from_model(model, [layer.name for layer in layers], limits, DECONVOLUTIONS)
+    layers = quantisable_layers(model, CHOICE)
+    limits = dict.fromkeys(activation_tensors(model, layers, CHOICE), 4.0)
+    return qdq_from_model(model, [layer.name for layer in layers], limits, CHOICE)
 
 
 PRECISIONS: dict[str, tuple[Callable[[onnx.ModelProto], onnx.ModelProto], float | None]] = {

@@ -18,16 +18,21 @@ _LEAST_ROUNDS = 5
 _MOST_ROUNDS = 200
 
 
-def scores_of(file: Path, manifest: Manifest, inputs: Inputs) -> npt.NDArray[np.float64]:
-    """Return the scores of an ONNX file in ONNX Runtime fp32, shape (N,) or (N, count).
+def scores_of(
+    file: Path, manifest: Manifest, inputs: Inputs, engine: str = "onnxruntime"
+) -> npt.NDArray[np.float64]:
+    """Return the scores of an ONNX file in an engine's fp32, shape (N,) or (N, count).
+
+    Args:
+        file: The graph.
+        manifest: Its input and outputs.
+        inputs: All are scored.
+        engine: `onnxruntime` or `openvino`.
 
     Raises:
         BackendError: The graph does not load or run.
     """
-    # The engines are heavy imports.
-    from vad_runtime.backends.onnxruntime import OnnxRuntimeBackend
-
-    backend = OnnxRuntimeBackend(file, manifest, Options(precision="fp32"))
+    backend = _backend(file, manifest, Options(precision="fp32"), engine)
     try:
         return np.asarray(backend.infer(inputs)["score"], np.float64)
     finally:
@@ -79,7 +84,12 @@ def loaded(file: Path, manifest: Manifest, options: Options = _FP32) -> Backend:
     Raises:
         BackendError: The graph does not load.
     """
-    if timing_engine() == "openvino":
+    return _backend(file, manifest, options, timing_engine())
+
+
+def _backend(file: Path, manifest: Manifest, options: Options, engine: str) -> Backend:
+    # The engines are heavy imports.
+    if engine == "openvino":
         from vad_runtime.backends.openvino import OpenVinoBackend
 
         return OpenVinoBackend(file, manifest, options)

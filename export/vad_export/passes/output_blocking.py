@@ -4,7 +4,8 @@ Engines put output channels into the lanes of a vector register (16 floats with 
 convolution to one channel uses one lane of 16. The convolution of a whole block of neighbouring
 output pixels, each as a channel of its own, is the same sums in other places: a kernel of size
 ``k + b - 1`` with stride `b` holds `b` shifted copies of the kernel of size `k` along each axis.
-A depth-to-space step puts the pixels back. Nothing is rounded differently but for the order of
+A depth-to-space step puts the pixels back, unless what follows can do without (`blocked_tail`).
+Nothing is rounded differently but for the order of
 additions.
 """
 
@@ -16,6 +17,7 @@ import numpy as np
 import onnx
 from onnx import NodeProto
 
+from vad_export.passes.blocked_tail import Blocks, sum_of_blocks
 from vad_export.passes.graph import (
     Array,
     GraphEditor,
@@ -113,6 +115,9 @@ def _rewrite(editor: GraphEditor, node: NodeProto) -> bool:
     set_attribute(node, "kernel_shape", [k + b - 1 for k, b in zip(kernel, block, strict=True)])
     set_attribute(node, "strides", list(block))
     editor.set_output(node, 0, editor.free_name(f"{output}_blocks"))
+    blocks = Blocks(tensor=node.output[0], sizes=sizes, sides=block)
+    if channels == 1 and sum_of_blocks(editor, output, blocks):
+        return True
     steps = _depth_to_space(editor, node.output[0], output, channels, sizes, block)
     after = next(i for i, other in enumerate(editor.nodes) if other is node)
     editor.nodes[after + 1 : after + 1] = steps
