@@ -1,9 +1,12 @@
 """`vad-run bench` as a user types it."""
 
+import html
+import itertools
 import json
 import math
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -73,11 +76,21 @@ def test_a_bundle_is_measured_on_noise_and_says_that_decoding_is_not(
     assert report["path"] is None
     assert report["answers"]["checked"] == 1 + 3 + 25
     assert report["cold"]["engine_ms"] > 0
-    assert report["energy"] == {"sensors": [], "unavailable": {}}
+    assert report["energy"] == {"sensors": [], "unavailable": {}, "absent": []}
 
 
-def test_the_table_can_be_pasted_as_markdown(bench: Callable[..., Result]) -> None:
-    lines = bench("--clips", 5).output.splitlines()
+@pytest.mark.parametrize("film", [False, True])
+def test_the_lines_can_be_pasted_as_markdown(
+    bench: Callable[..., Result], tiny_video: Path, film: bool
+) -> None:
+    lines = bench("--clips", 5, *(["--source", tiny_video] if film else [])).output.splitlines()
+    # Lines of a paragraph would flow together, and a table needs an empty line before it.
+    kinds = [line[:2] if line[:2] in ("* ", "| ", "|-") else line and "text" for line in lines]
+    for before, after in itertools.pairwise(kinds):
+        table = {"| ", "|-"}
+        assert before != "text" or after == ""
+        if after in table or before in table:
+            assert (before in table and after in table) or "" in (before, after)
     (head,) = [i for i, line in enumerate(lines) if line.startswith("| ms |")]
     assert {line.count("|") for line in lines[head : head + 3]} == {10}
     assert set(lines[head + 1]) <= set("|-")
@@ -118,6 +131,9 @@ def test_a_target_that_is_missed_is_told_and_is_no_error(
     done = bench("--clips", 10, "--target-ms", 1e-6, "-o", tmp_path)
     assert done.exit_code == 0
     assert "target 1e-06 ms: MISSED; 10 of 10 clips over it (100.00%)" in done.output
+    told = re.search(r"; at (.*), … s$", done.output, re.MULTILINE)
+    assert told
+    assert len(set(told[1].split(", "))) == 5  # never "0.00, 0.00"
     target = report_in(tmp_path)["target"]
     assert target["longest_run"] == 10
     assert target["clips"] == list(range(10))
@@ -249,6 +265,33 @@ def test_a_hop_that_the_stride_does_not_divide_is_refused(
         bench("--source", tiny_video, "--hop", 3, bundle=bundle_copy)
 
 
+@pytest.mark.parametrize("words", [["--source", "none.mp4"], ["--hop", 3]])
+def test_what_cannot_be_measured_is_told_before_an_engine_is_loaded(
+    bundle_copy: Path,
+    bench: Callable[..., Result],
+    monkeypatch: pytest.MonkeyPatch,
+    words: list[object],
+) -> None:
+    opened = Bundle.open(bundle_copy)
+    clip = msgspec.structs.replace(opened.manifest.clip, stride=2, hop=2)
+    rewrite_manifest(opened, msgspec.structs.replace(opened.manifest, clip=clip))
+    monkeypatch.delattr("vad_runtime.bench.command.open_backend")
+    with pytest.raises((InputError, SourceError), match=r"--hop|none\.mp4 does not exist"):
+        bench(*words, bundle=bundle_copy)
+
+
+def test_names_that_are_no_text_can_be_reported(
+    bench: Callable[..., Result], tiny_bundle: Bundle, tiny_video: Path, tmp_path: Path
+) -> None:
+    bundle, film = (tmp_path / os.fsdecode(name) for name in (b"b\xff.vad", b"v\xff.mp4"))
+    shutil.copytree(tiny_bundle.path, bundle)
+    shutil.copy(tiny_video, film)
+    done = bench("--clips", 3, "--source", film, "-o", tmp_path / "out", bundle=bundle)
+    assert done.exit_code == 0, done.output
+    assert report_in(tmp_path / "out")["bundle"] == "b\ufffd.vad"
+    assert report_in(tmp_path / "out")["inputs"]["source"].endswith("v\ufffd.mp4")
+
+
 # -- features ------------------------------------------------------------------------------------
 
 
@@ -312,6 +355,54 @@ def test_an_answer_that_changes_ends_the_measurement(
     source = ["--source", tiny_video] if film else []
     with pytest.raises(BackendError, match=why):
         bench("--clips", 200, "-o", tmp_path / "out", *source)
+    assert not (tmp_path / "out").exists()
+
+
+class Breaks(Drifting):
+    """A back end that fails behind some number of clips."""
+
+    def infer(self, clips: Inputs) -> Outputs:
+        if self._left == 0:
+            raise BackendError("the GPU is lost. Restart the machine.")
+        return super().infer(clips)
+
+
+@pytest.mark.parametrize("film", [False, True])
+def test_an_engine_that_fails_on_the_way_does_not_cost_what_was_measured(
+    bench: Callable[..., Result],
+    monkeypatch: pytest.MonkeyPatch,
+    tiny_video: Path,
+    tmp_path: Path,
+    film: bool,
+) -> None:
+    def opened(*arguments: Any) -> Choice:
+        choice = open_backend(*arguments)
+        return replace(choice, backend=Breaks(choice, 250, 0.0))
+
+    monkeypatch.setattr("vad_runtime.bench.command.open_backend", opened)
+    said: list[str] = []
+    monkeypatch.setattr("vad_runtime.bench.command.click.echo", said.append)
+    source = ["--source", tiny_video] if film else []
+    with pytest.raises(BackendError, match="the GPU is lost"):
+        bench("--clips", 5000, "-o", tmp_path / "out", *source)
+    assert said[0].startswith("FAILED on the way (the GPU is lost. Restart the machine): ")
+    report = report_in(tmp_path / "out")
+    assert report["interrupted"] is True
+    assert report["failure"] == "the GPU is lost. Restart the machine."
+    assert 0 < report["latency"]["count"] < 250
+    assert "the GPU is lost" in (tmp_path / "out" / PAGE).read_text()
+
+
+def test_an_engine_that_fails_before_the_first_clip_leaves_nothing(
+    bench: Callable[..., Result], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def opened(*arguments: Any) -> Choice:
+        choice = open_backend(*arguments)
+        return replace(choice, backend=Breaks(choice, 11, 0.0))
+
+    monkeypatch.setattr("vad_runtime.bench.command.open_backend", opened)
+    with pytest.raises(BackendError, match="the GPU is lost"):
+        bench("--clips", 5, "-o", tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
@@ -430,7 +521,7 @@ def test_clips_and_seconds_exclude_each_other(bench: Callable[..., Result]) -> N
     assert "exclude each other" in done.output
 
 
-def test_sensors_that_are_not_there_are_told_one_by_one(
+def test_sensors_that_are_not_there_are_one_line_and_told_one_by_one_in_the_files(
     tiny_bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from vad_runtime.bench import energy
@@ -442,11 +533,18 @@ def test_sensors_that_are_not_there_are_told_one_by_one(
         "find_sensors",
         lambda gpu: real(tmp_path, gpu=gpu, nvml=nvml, tegrastats="no-tegrastats"),
     )
-    done = CliRunner().invoke(cli, ["bench", str(tiny_bundle.path), "--clips", "2"])
+    words = ["bench", str(tiny_bundle.path), "--clips", "2", "-o", str(tmp_path / "out")]
+    done = CliRunner().invoke(cli, words)
     assert done.exit_code == 0, done.output
-    for kind in ("RAPL", "INA3221", "tegrastats", "NVML"):
-        assert f"energy from {kind}: unavailable, because " in done.output
-    assert "because the engine computes on the processor" in done.output
+    (line,) = (line for line in done.output.splitlines() if "energy" in line)
+    assert line.endswith(
+        "energy: unavailable, because there is no sensor here (RAPL, INA3221, tegrastats, NVML)"
+    )
+    reasons = report_in(tmp_path / "out")["energy"]["unavailable"]
+    assert list(reasons) == ["RAPL", "INA3221", "tegrastats", "NVML"]
+    page = (tmp_path / "out" / PAGE).read_text()
+    for kind, reason in reasons.items():
+        assert html.escape(f"{kind}: {reason}") in page
 
 
 def test_energy_is_told_for_inference_and_for_the_whole_path(
@@ -522,7 +620,7 @@ def test_an_interrupted_measurement_is_reported_as_such(
     assert report["interrupted"] is True
     assert 0 < report["latency"]["count"] <= 250
     assert (report["path"] is not None) == film
-    assert "Interrupted" in (tmp_path / "out" / PAGE).read_text()
+    assert "INTERRUPTED" in (tmp_path / "out" / PAGE).read_text()
 
 
 @pytest.mark.usefixtures("ctrl_c")

@@ -12,7 +12,8 @@ from vad_runtime.bench.answers import Answers
 from vad_runtime.bench.charts import bars, distribution, over_time, thinned, ticks_of
 from vad_runtime.bench.conditions import Load, Watch, clocks, limits, other_cores, peak_rss_bytes
 from vad_runtime.bench.inputs import noise
-from vad_runtime.bench.latencies import misses, summary, thirds
+from vad_runtime.bench.latencies import misses, ms_text, summary, thirds
+from vad_runtime.bench.lines import drift_line, moments
 from vad_runtime.contracts.errors import BackendError
 
 # -- latencies -----------------------------------------------------------------------------------
@@ -61,14 +62,46 @@ def test_a_target_is_met_where_one_clip_in_a_hundred_misses_it() -> None:
 
 
 def test_a_device_that_gets_slower_is_told_and_an_even_one_is_not() -> None:
-    slower = thirds([10.0] * 10 + [11.0] * 10 + [12.0] * 10)
+    starts = np.linspace(0, 6, 30)
+    slower = thirds([10.0] * 10 + [11.0] * 10 + [12.0] * 10, starts)
     assert slower is not None
     assert slower["slower"] is True
     assert slower["ratio"] == pytest.approx(1.2)
-    even = thirds([10.0] * 10 + [11.0] * 10 + [10.9] * 10)
+    even = thirds([10.0] * 10 + [11.0] * 10 + [10.9] * 10, starts)
     assert even is not None
     assert even["slower"] is False
-    assert thirds([1.0] * 8) is None
+    assert thirds([1.0] * 8, np.linspace(0, 60, 8)) is None
+
+
+def test_a_run_too_short_for_heat_says_nothing_of_it() -> None:
+    values = [10.0] * 10 + [11.0] * 10 + [12.0] * 10
+    assert thirds(values, np.linspace(0, 4.9, 30)) is None
+
+
+def test_clips_that_only_waited_are_told_from_a_slower_clock() -> None:
+    slower, even = ({"ratio": r, "slower": r > 1.1} for r in (1.3, 1.01))
+    slower |= {"first_third_ms": 10.0, "last_third_ms": 13.0}
+    assert "too hot" in drift_line(slower, slower)
+    assert "too hot" in drift_line(slower)
+    line = drift_line(slower, even)
+    assert "too hot" not in line
+    assert "wait for other processes (their processor time: +1.0%)" in line
+
+
+def test_moments_are_told_apart_and_those_of_several_streams_once() -> None:
+    assert moments([0.0, 0.0021, 0.0043]) == [("0.000", 1), ("0.002", 1), ("0.004", 1)]
+    assert moments([0.0, 0.0, 1.5]) == [("0.00", 2), ("1.50", 1)]
+
+
+def test_short_times_have_digits_that_count() -> None:
+    assert [ms_text(value) for value in (1234.5678, 1.0, 0.0, 0.2163, 0.0512, -0.0512)] == [
+        "1234.57",
+        "1.00",
+        "0.00",
+        "0.216",
+        "0.0512",
+        "-0.0512",
+    ]
 
 
 # -- answers -------------------------------------------------------------------------------------
@@ -154,8 +187,65 @@ def test_throttling_during_the_run_is_a_warning(tmp_path: Path) -> None:
     write(cooling / "cur_state", 2)
     write(tmp_path / "sys/devices/system/cpu/cpu0/thermal_throttle/core_throttle_count", 9)
     report = watch.report()
-    assert report["throttled"] == {"core throttled": 5, "Processor held back": 2}
-    assert "held back during the run" in report["warnings"][0]
+    assert report["throttled"] == {"core throttled": 5, "Processor": 2}
+    assert report["throttled_from_the_start"] == {}
+    (line,) = report["warnings"]
+    assert "held back during the run: core throttled +5, Processor +2" in line
+
+
+@pytest.mark.parametrize(
+    ("kind", "holds"),
+    [
+        ("Processor", True),
+        ("thermal-cpufreq-0", True),
+        ("devfreq-17000000.gpu", True),
+        ("cpu-throttle-alert", True),
+        ("pwm-fan", False),
+        ("TCC Offset", False),
+        ("intel_backlight", False),
+        ("iwlwifi", False),
+    ],
+)
+def test_a_device_that_is_hot_from_the_start_is_a_warning(
+    tmp_path: Path, kind: str, holds: bool
+) -> None:
+    folder = tmp_path / "sys/class/thermal/cooling_device0"
+    write(folder / "type", kind)
+    write(folder / "cur_state", 3)
+    report = Watch(threads=2, root=tmp_path).report()
+    assert report["throttled"] == {}
+    assert report["throttled_from_the_start"] == ({kind: 3} if holds else {})
+    lines = [f"clocks were held back from the start: {kind} (state 3)"] if holds else []
+    assert [line.partition(". ")[0] for line in report["warnings"]] == lines
+
+
+def test_a_power_clamp_that_is_off_takes_nothing_from_what_holds(tmp_path: Path) -> None:
+    for number, state in enumerate((-1, 2)):
+        folder = tmp_path / f"sys/class/thermal/cooling_device{number}"
+        write(folder / "type", "intel_powerclamp")
+        write(folder / "cur_state", state)
+    assert clocks(tmp_path).throttled == {"intel_powerclamp": 2}
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "held", "rose"),
+    [
+        ("0x0", "0x0", {}, {}),
+        ("0x50000", "0x50000", {}, {}),  # at some time since it was switched on
+        ("0x50005", "0x50005", {"firmware: under-voltage": 1, "firmware: throttled": 1}, {}),
+        ("0x0", "0x80008", {}, {"firmware: too warm": 1}),
+        ("0x0", "0x20000", {}, {"firmware: frequency capped": 1}),
+    ],
+)
+def test_the_flags_of_a_raspberry_pi_are_told_by_what_they_mean(
+    tmp_path: Path, before: str, after: str, held: dict[str, int], rose: dict[str, int]
+) -> None:
+    flags = tmp_path / "sys/devices/platform/soc/soc:firmware/get_throttled"
+    write(flags, before)
+    watch = Watch(threads=2, root=tmp_path)
+    write(flags, after)
+    report = watch.report()
+    assert (report["throttled_from_the_start"], report["throttled"]) == (held, rose)
 
 
 def test_a_slow_governor_is_a_warning(tmp_path: Path) -> None:
@@ -299,3 +389,11 @@ def test_clips_over_the_target_are_crosses_and_not_only_another_colour() -> None
     crosses = [path for path in svg.iter("path") if path.attrib["class"] == "miss"]
     assert len(crosses) == 1
     assert crosses[0].attrib["d"].count("l6 6m0-6l-6 6") == 1
+
+
+def test_the_words_of_a_target_stand_outside_of_what_is_drawn() -> None:
+    values = [9.0, 9.1, 9.2, 9.3]
+    for target in (9.0, 9.15, 9.3):
+        for text in (over_time([0.0, 1.0, 2.0, 3.0], values, target), distribution(values, target)):
+            (words,) = (t for t in ET.fromstring(text).iter("text") if t.get("class") == "told")
+            assert float(words.attrib["y"]) <= 13

@@ -1,21 +1,18 @@
-"""Sensors of energy on fake trees of /sys, a fake tegrastats and a fake NVML."""
+"""Sensors of energy on fake trees of /sys and a fake tegrastats."""
 
 import os
-import shutil
-import subprocess
-from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from vad_runtime.bench.energy import Meter, find_sensors
-from vad_runtime.bench.report import energy_lines
+from vad_runtime.bench.energy import Found, Meter, find_sensors
+from vad_runtime.bench.lines import energy_lines
 from vad_runtime.bench.sensors import (
     Integral,
     SensorError,
     Unwrapped,
     find_ina3221,
-    find_nvml,
     find_rapl,
     find_tegrastats,
     moves,
@@ -94,9 +91,10 @@ def test_a_counter_that_only_root_may_read_is_refused_with_the_command_that_help
         return plain(self, *args, **kwargs)  # type: ignore[arg-type]
 
     monkeypatch.setattr(Path, "read_text", read_text)
-    found = find_sensors(tmp_path, **nowhere)
+    found = find_sensors(tmp_path, gpu=0, **nowhere)
     assert found.sensors == []
     assert f"sudo chmod a+r {file}" in found.refused["RAPL package-0"]
+    assert found.absent == ["INA3221", "tegrastats", "NVML"]
 
 
 # -- Jetson --------------------------------------------------------------------------------------
@@ -189,88 +187,6 @@ def test_a_tegrastats_that_tells_no_power_is_refused(tmp_path: Path) -> None:
         find_tegrastats(str(program))
 
 
-# -- NVML ----------------------------------------------------------------------------------------
-
-FAKE_NVML = """
-#include <string.h>
-int nvmlInit_v2(void) { return 0; }
-int nvmlDeviceGetCount_v2(unsigned *count) { *count = 1; return 0; }
-int nvmlDeviceGetHandleByIndex_v2(unsigned index, void **handle) {
-  *handle = (void *)0x7f00000000000000ull; return index; }
-int nvmlDeviceGetName(void *handle, char *name, unsigned size) {
-  if (handle != (void *)0x7f00000000000000ull || size < 8) return 2;
-  strcpy(name, "Fake 40"); return 0; }
-static unsigned long long energy = 1ull << 40;
-int nvmlDeviceGetTotalEnergyConsumption(void *handle, unsigned long long *mj) {
-  (void)handle;
-#ifdef OLD
-  return 3;
-#else
-#ifdef FAILS
-  if (energy > (1ull << 40) + 5000) return 15;
-#endif
-  *mj = energy; energy += 2500; return 0;
-#endif
-}
-int nvmlDeviceGetPowerUsage(void *handle, unsigned *mw) { (void)handle; *mw = 30000; return 0; }
-"""
-
-
-@pytest.fixture
-def nvml(tmp_path: Path) -> Callable[[str], Path]:
-    """Builds a fake of the driver's library; skips without a C compiler."""
-    compiler = shutil.which("cc")
-    if compiler is None:
-        pytest.skip("no C compiler")
-
-    def build(define: str) -> Path:
-        source, library = tmp_path / "nvml.c", tmp_path / f"libnvml{define}.so"
-        source.write_text(FAKE_NVML)
-        command = [compiler, "-shared", "-fPIC", f"-D{define}", "-o", library, source]
-        subprocess.run(command, check=True)
-        return library
-
-    return build
-
-
-def test_a_gpu_counts_its_joules(nvml: Callable[[str], Path]) -> None:
-    (sensor,) = find_nvml(str(nvml("NEW")))
-    assert sensor.name == "NVML GPU 0 (Fake 40)"
-    assert [sensor.joules() for _ in range(3)] == [0, 2.5, 5.0]
-
-
-def test_a_gpu_is_not_asked_where_the_processor_computes(
-    nvml: Callable[[str], Path], tmp_path: Path
-) -> None:
-    names = {"nvml": str(nvml("NEW")), "tegrastats": "no-such-tegrastats"}
-    assert len(find_sensors(tmp_path, **names).sensors) == 1
-    found = find_sensors(tmp_path, gpu=False, **names)
-    assert found.sensors == []
-    assert "on the processor" in found.refused["NVML"]
-
-
-def test_an_old_gpu_tells_its_power_alone(nvml: Callable[[str], Path]) -> None:
-    (sensor,) = find_nvml(str(nvml("OLD")))
-    times = iter([0.0, 2.0])
-    sensor._integral = Integral(lambda: next(times))  # type: ignore[attr-defined]
-    assert (sensor.joules(), sensor.joules()) == (0, pytest.approx(60.0))
-
-
-def test_a_gpu_that_falls_off_the_bus_is_told(nvml: Callable[[str], Path]) -> None:
-    (sensor,) = find_nvml(str(nvml("FAILS")))
-    assert [sensor.joules() for _ in range(2)] == [0, 2.5]
-    with pytest.raises(SensorError, match="no more"):
-        sensor.joules()
-
-
-def test_a_library_without_what_is_needed_is_refused(
-    nvml: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setitem(globals(), "FAKE_NVML", "int nvmlInit_v2(void) { return 0; }")
-    with pytest.raises(SensorError, match="too old or a stub"):
-        find_nvml(str(nvml("STUB")))
-
-
 # -- proof and sums ------------------------------------------------------------------------------
 
 
@@ -293,8 +209,6 @@ class Scripted:
 
 
 def meter_of(*sensors: Scripted, idle_j: float = 0.0) -> Meter:
-    from vad_runtime.bench.energy import Found
-
     def sleep(_seconds: float) -> None:
         for sensor in sensors:
             sensor.energy += idle_j
@@ -305,9 +219,10 @@ def meter_of(*sensors: Scripted, idle_j: float = 0.0) -> Meter:
 def test_a_machine_without_sensors_says_why_for_each_kind(
     tmp_path: Path, nowhere: dict[str, str]
 ) -> None:
-    found = find_sensors(tmp_path, **nowhere)
+    found = find_sensors(tmp_path, gpu=0, **nowhere)
     assert found.sensors == []
     assert list(found.refused) == ["RAPL", "INA3221", "tegrastats", "NVML"]
+    assert found.absent == list(found.refused)
     assert str(tmp_path / "sys/class/powercap") in found.refused["RAPL"]
 
 
@@ -315,7 +230,7 @@ def test_tegrastats_is_not_asked_where_sysfs_has_the_same_rails(
     tmp_path: Path, nowhere: dict[str, str]
 ) -> None:
     orin(tmp_path)
-    found = find_sensors(tmp_path, **nowhere)
+    found = find_sensors(tmp_path, gpu=0, **nowhere)
     assert len(found.sensors) == 2
     assert "tegrastats" not in found.refused
 
@@ -326,7 +241,7 @@ def test_tegrastats_is_asked_where_the_rails_of_sysfs_do_not_answer(
     orin(tmp_path)
     for file in tmp_path.glob("sys/class/hwmon/hwmon3/curr*_input"):
         write(file, "closed")
-    found = find_sensors(tmp_path, nvml=nowhere["nvml"], tegrastats=str(tegrastats))
+    found = find_sensors(tmp_path, gpu=0, nvml=nowhere["nvml"], tegrastats=str(tegrastats))
     (sensor,) = found.sensors
     sensor.close()
     assert sensor.name == "tegrastats VDD_IN"
@@ -358,6 +273,7 @@ def test_a_sensor_that_stands_still_is_told_and_not_used() -> None:
     def work() -> None:
         moving.energy += 1
 
+    meter.rest(0.0)
     meter.prove(work, 0.0)
     with meter.measuring("inference"):
         work()
@@ -378,9 +294,8 @@ def test_idle_power_is_taken_off_beside_the_whole_figure(monkeypatch: pytest.Mon
         now[0] += seconds
         sensor.energy += watts * seconds
 
-    from vad_runtime.bench.energy import Found
-
     meter = Meter(Found(sensors=[sensor]), lambda seconds: pass_time(4.0, seconds))
+    meter.rest(1.0)
     meter.prove(lambda: pass_time(10.0, 0.5), 1.0)
     with meter.measuring("inference"):
         pass_time(10.0, 2.0)
@@ -402,6 +317,7 @@ def test_a_sensor_that_fails_on_the_way_takes_its_figures_with_it() -> None:
     def work() -> None:
         sensor.energy += 1
 
+    meter.rest(0.0)
     meter.prove(work, 0.0)
     with meter.measuring("inference"):
         work()
@@ -412,8 +328,74 @@ def test_a_sensor_that_fails_on_the_way_takes_its_figures_with_it() -> None:
     assert report["unavailable"] == {"scripted": "it fell off"}
 
 
+class Cooling:
+    """A machine whose idle power falls from second to second, on a clock of its own."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, *idle_w: float) -> None:
+        self.now_s = 0.0
+        self.sensor = Scripted()
+        self._idle_w = iter(idle_w)
+        self.last_w = 0.0
+        monkeypatch.setattr("vad_runtime.bench.energy.time.perf_counter", lambda: self.now_s)
+        monkeypatch.setattr("vad_runtime.bench.energy._EVERY_S", 1.0)
+        self.meter = Meter(Found(sensors=[self.sensor]), lambda _: self.second())
+
+    def second(self, watts: float | None = None) -> None:
+        if watts is None:
+            watts = self.last_w = next(self._idle_w, self.last_w * 0.9)
+        self.now_s += 1.0
+        self.sensor.energy += watts
+
+    def row(self) -> dict[str, Any]:
+        self.meter.rest(1.0)
+        self.meter.prove(lambda: self.second(100.0), 1.0)
+        with self.meter.measuring("inference"):
+            self.second(100.0)
+        (row,) = self.meter.report({"inference": 1})["sensors"]
+        self.meter.close()
+        return row  # type: ignore[no-any-return]
+
+
+def test_the_idle_power_is_taken_when_it_falls_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    row = Cooling(monkeypatch, 60.0, 45.0, 30.0, 29.5, 5.0).row()
+    assert row["idle_watts"] == pytest.approx(29.5)
+    assert row["idle_was_falling"] is False
+    assert row["joules_a_clip_above_idle"] == pytest.approx(70.5)
+
+
+def test_an_idle_power_that_never_stops_to_fall_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    cooling = Cooling(monkeypatch, 60.0)
+    row = cooling.row()
+    assert cooling.now_s < 20
+    assert row["idle_was_falling"] is True
+    (line,) = energy_lines({"sensors": [row], "unavailable": {}, "absent": []})
+    assert line.endswith("and still falling)")
+
+
+def test_ctrl_c_cuts_the_proof_short_and_nothing_is_proved() -> None:
+    sensor = Scripted()
+    meter = meter_of(sensor)
+    meter.rest(1e9, stopped=lambda: True)
+    meter.prove(lambda: None, 1e9, stopped=lambda: True)
+    report = meter.report({"inference": 1})
+    meter.close()
+    assert report["sensors"] == []
+    assert "before it was proved" in report["unavailable"]["scripted"]
+
+
 def test_a_small_energy_is_told_in_full() -> None:
     row = {"sensor": "RAPL package-0", "what": "inference", "watts": 12.0, "idle_watts": 8.0}
     row |= {"joules_a_clip": 0.000312, "joules_a_clip_above_idle": 0.000104}
-    (line,) = energy_lines({"sensors": [row], "unavailable": {}})
+    row |= {"idle_was_falling": False}
+    (line,) = energy_lines({"sensors": [row], "unavailable": {}, "absent": []})
     assert "0.000312 J a clip, 0.000104 J of it above idle" in line
+
+
+def test_what_can_be_mended_is_told_and_what_is_not_here_is_one_line() -> None:
+    absent = {"INA3221": "none", "tegrastats": "none"}
+    closed = {"RAPL package-0": "no permission to read it"}
+    energy = {"sensors": [], "unavailable": absent, "absent": list(absent)}
+    (line,) = energy_lines(energy)
+    assert line == "energy: unavailable, because there is no sensor here (INA3221, tegrastats)"
+    (line,) = energy_lines(energy | {"unavailable": closed | absent})
+    assert line == "energy from RAPL package-0: unavailable, because no permission to read it"

@@ -22,6 +22,10 @@ bits; a rounding to fewer bits may then fall to the other side.
 """
 
 
+class WrongAnswerError(BackendError):
+    """What is timed is not the answer."""
+
+
 class Answers:
     """Compares every answer with the first one for the same clip.
 
@@ -50,10 +54,10 @@ class Answers:
             scores: Any shape; copied.
 
         Raises:
-            BackendError: One of them is not finite, or another than in the clip's first run.
+            WrongAnswerError: One of them is not finite, or another than in the clip's first run.
         """
         if not np.isfinite(scores).all():
-            raise BackendError(
+            raise WrongAnswerError(
                 f"{self._who} gave a score that is not finite, so its times mean nothing. "
                 "Check the bundle with: vad-export verify"
             )
@@ -64,7 +68,7 @@ class Answers:
         self.checked += 1
         self.largest = max(self.largest, relative)
         if relative > self.tolerance:
-            raise BackendError(
+            raise WrongAnswerError(
                 f"{self._who} gave another score for the same clip (relative difference "
                 f"{relative:.2g}, allowed {self.tolerance:g}), so its times mean nothing. "
                 "Try another --backend or --precision."

@@ -10,8 +10,12 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from vad_runtime.bench.latencies import ms_text
+
 WIDTH, HEIGHT = 400, 230
 _LEFT, _RIGHT, _TOP, _BOTTOM = 46, 10, 22, 36
+_FREE = 96
+"""How far the name of the upright axis reaches, at the size that a telephone shows."""
 _MOST_POINTS = 1200
 """Of more, each column of the picture keeps its extremes, so that no outlier is lost."""
 
@@ -70,21 +74,25 @@ class Axes:
         self.parts.append(f'<path class="axis" d="M{_LEFT} {_TOP}V{bottom}H{right}"/>')
 
     def level(self, y: float, words: str) -> None:
-        """Draw the line of the target."""
+        """Draw the line of the target; its words stand above the frame, where no point is."""
         height = self.at(self._x[0], y)[1]
-        self.parts.append(f'<path class="target" d="M{_LEFT} {height}H{WIDTH - _RIGHT}"/>')
+        right = WIDTH - _RIGHT
+        self.parts.append(f'<path class="target" d="M{_LEFT} {height}H{right}"/>')
         self.parts.append(
-            f'<text class="told" x="{WIDTH - _RIGHT}" y="{height - 4}" text-anchor="end">'
+            f'<path class="target" d="M{right - 28} 7H{right}"/>'
+            f'<text class="told" x="{right - 34}" y="11" text-anchor="end">'
             f"{html.escape(words)}</text>"
         )
 
     def upright(self, x: float, words: str) -> None:
-        """Draw the target as an upright line, its words on the side where there is room."""
+        """Draw the target as an upright line; its words stand above the frame."""
         place = self.at(x, self._y[0])[0]
-        self.parts.append(f'<path class="target" d="M{place} {_TOP}V{HEIGHT - _BOTTOM}"/>')
+        self.parts.append(f'<path class="target" d="M{place} {_TOP - 2}V{HEIGHT - _BOTTOM}"/>')
         left = place > WIDTH / 2
+        # The name of the axis stands at the left.
+        beside = place - 4 if left else max(place + 4, _FREE)
         self.parts.append(
-            f'<text class="told" x="{place + (-4 if left else 4)}" y="{HEIGHT - _BOTTOM - 6}" '
+            f'<text class="told" x="{beside}" y="13" '
             f'text-anchor="{"end" if left else "start"}">{html.escape(words)}</text>'
         )
 
@@ -136,8 +144,8 @@ def over_time(due_s: Sequence[float], values_ms: Sequence[float], target_ms: flo
         axes.level(target_ms, f"target {target_ms:g} ms")
     told = f", {len(late)} over the target of {target_ms:g} ms" if target_ms is not None else ""
     words = (
-        f"{len(values_ms)} clips in {max(due_s):.1f} s, from {min(values_ms):.2f} to "
-        f"{max(values_ms):.2f} ms{told}."
+        f"{len(values_ms)} clips in {max(due_s):.1f} s, from {ms_text(min(values_ms))} to "
+        f"{ms_text(max(values_ms))} ms{told}."
     )
     return figure("time", "Latency over time", words, axes.parts)
 
@@ -160,7 +168,10 @@ def distribution(values_ms: Sequence[float], target_ms: float | None) -> str:
     if target_ms is not None:
         axes.upright(target_ms, f"target {target_ms:g} ms")
     p50, p95, p99 = np.percentile(ordered, [50, 95, 99], method="inverted_cdf").tolist()
-    words = f"Half of the clips within {p50:.2f} ms, 95 % within {p95:.2f}, 99 % within {p99:.2f}."
+    words = (
+        f"Half of the clips within {ms_text(p50)} ms, 95 % within {ms_text(p95)}, 99 % within "
+        f"{ms_text(p99)}."
+    )
     return figure("ecdf", "Distribution of latency", words, axes.parts)
 
 
@@ -182,9 +193,9 @@ def bars(rows: Sequence[tuple[str, float, float, float]]) -> str:
             f'<text x="{left - 6}" y="{y + 16}" text-anchor="end">{html.escape(name)}</text>'
             f'<rect class="bar" x="{left}" y="{y + 3}" width="{width}" height="18" rx="2"/>'
             f'<path class="axis" d="M{ends[0]} {y + 12}H{ends[1]}"/>'
-            f'<text x="{max(left + width, ends[1]) + 5}" y="{y + 16}">{middle:.2f}</text>'
+            f'<text x="{max(left + width, ends[1]) + 5}" y="{y + 16}">{ms_text(middle)}</text>'
         )
-    words = "; ".join(f"{name} {middle:.2f} ms" for name, middle, _, _ in rows) + "."
+    words = "; ".join(f"{name} {ms_text(middle)} ms" for name, middle, _, _ in rows) + "."
     return figure(
         "stages", "Processor time a clip by stage", words, parts, 8 + row_height * len(rows)
     )

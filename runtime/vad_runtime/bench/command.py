@@ -2,6 +2,7 @@
 
 import os
 import time
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import click
 from vad_runtime.backends import open_backend
 from vad_runtime.bundle import Bundle
 from vad_runtime.commands import FiniteFloat, Interrupted, deferred_interrupt
-from vad_runtime.contracts.errors import InputError
+from vad_runtime.contracts.errors import InputError, VadError
 from vad_runtime.engine_options import engine_options, wanted_of
 from vad_runtime.files import refuse_existing
 from vad_runtime.progress import progress
@@ -77,10 +78,12 @@ def bench(
 
     Loading and the first clip are told apart from warm clips. Every answer is compared with the
     first one for the same clip; exit code 1 where they differ. A missed target is told and is no
-    error. Ctrl-C ends the measurement; what was measured so far is reported.
+    error. Ctrl-C ends the measurement; what was measured so far is reported, also where the engine
+    fails on the way.
     """
     if clips is not None and seconds is not None:
         raise click.UsageError("--clips and --seconds exclude each other.")
+    from vad_runtime.bench.inputs import film_path, hop_of
     from vad_runtime.bench.measure import SECONDS, Cold, Plan
 
     refuse_old_report(out, overwrite)
@@ -89,6 +92,11 @@ def bench(
     bundle_s = time.perf_counter() - start
     if opened.manifest.features is not None and source is not None:
         raise InputError(f"{opened.name} takes features, not video. Leave --source out.")
+    # Before an engine is loaded, which may take minutes.
+    if opened.manifest.features is None:
+        hop_of(opened.manifest, options["hop"])
+    if source is not None:
+        film_path(source)
     start = time.perf_counter()
     choice = open_backend(opened, options["backend"], wanted_of(options))
     cold = Cold(bundle_s=bundle_s, engine_s=time.perf_counter() - start)
@@ -104,15 +112,16 @@ def bench(
         target_ms=target_ms,
     )
     try:
-        report = _measured(
+        found = _measured(
             opened, choice, plan, cold, energy=options["energy"], threads=options["threads"]
         )
     finally:
         choice.backend.close()
-    if report is None:
+    if found is None:
         raise Interrupted
-    from vad_runtime.bench.report import lines_of
+    from vad_runtime.bench.lines import lines_of
 
+    report, failure = found
     try:
         if out is not None:
             write_report(report, out)
@@ -121,33 +130,47 @@ def bench(
             click.echo(line)
     if out is not None:
         click.echo(f"-> {out / JSON}, {out / PAGE}")
+    if failure is not None:
+        raise failure
     if report["interrupted"]:
         raise Interrupted
 
 
 def _measured(
     bundle: Bundle, choice: Any, plan: Any, cold: Any, *, energy: bool, threads: int | None
-) -> dict[str, Any] | None:
-    """Measure; None = Ctrl-C came before the first clip."""
+) -> tuple[dict[str, Any], VadError | None] | None:
+    """Measure; return the report and what ended it early; None = Ctrl-C before the first clip."""
     from vad_runtime.backends.checks import usable_threads
     from vad_runtime.bench.conditions import Watch
     from vad_runtime.bench.energy import Found, Meter, find_sensors
     from vad_runtime.bench.measure import Interruptible, Measurement
+    from vad_runtime.bench.nvml import board_of, gpu_index
     from vad_runtime.bench.report import report_of
+    from vad_runtime.bench.sensors import SensorError
 
     signal = Interruptible()
-    on_cpu = " on cpu" in choice.backend.device
-    meter = Meter(find_sensors(gpu=not on_cpu) if energy else Found())
+    gpu = gpu_index(choice.backend.device)
+    try:
+        board = board_of(gpu)
+    except SensorError:
+        board = None  # the sensors say why
+    meter = Meter(find_sensors(gpu=gpu) if energy else Found())
+
+    def watched() -> Watch:
+        return Watch(threads=usable_threads(), engine_threads=threads, board=board)
+
     try:
         with (
             progress("measuring, %", Measurement.total) as bar,
             deferred_interrupt(signal.stop),
         ):
             run = Measurement(bundle, choice, plan, cold, meter, signal, bar.advance)
-            watch = run.run(lambda: Watch(threads=usable_threads(), engine_threads=threads))
-        if not run.found.latency_s:
-            return None
-        return report_of(bundle, choice, plan, run.found, watch, meter)
+            watch = run.run(watched)
+        with closing(watch):
+            if not run.found.latency_s:
+                return None
+            report = report_of(bundle, choice, plan, run.found, watch, meter)
+        return report, run.found.failure
     finally:
         meter.close()
 

@@ -3,32 +3,19 @@
 Everything is read from files of Linux below a root folder, so that tests can make their own.
 """
 
-import contextlib
 import os
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from vad_runtime.bench.files import number, read
+from vad_runtime.bench.nvml import Board, BoardWatch, gpu_warnings
+from vad_runtime.bench.throttling import Throttling, throttling
+
 ROOT = Path("/")
 NOISY_CORES = 0.1
 """Other processes that keep more cores busy than this share of ours make a run doubtful."""
-
-
-def read(path: Path) -> str | None:
-    """Return what a small file says, without blanks around it; None = it cannot be read."""
-    try:
-        return path.read_text(errors="replace").strip()
-    except OSError:
-        return None
-
-
-def number(path: Path) -> int | None:
-    """Return a file's whole number; None = there is none."""
-    try:
-        return int(read(path) or "")
-    except ValueError:
-        return None
 
 
 # -- clocks and heat -----------------------------------------------------------------------------
@@ -45,8 +32,12 @@ class Clocks:
     power_mode: str | None
     """Of a Jetson, as nvpmodel has set it."""
     hottest_c: float | None
-    throttled: dict[str, int]
-    """Counters and flags that rise where clocks are held back."""
+    throttling: Throttling
+
+    @property
+    def throttled(self) -> dict[str, int]:
+        """Every sign of it, by name."""
+        return self.throttling.counters | self.throttling.held
 
 
 def clocks(root: Path = ROOT) -> Clocks:
@@ -68,29 +59,8 @@ def clocks(root: Path = ROOT) -> Clocks:
         highest_mhz=max(most) / 1e3 if most else None,
         power_mode=read(root / "var/lib/nvpmodel/status"),
         hottest_c=max(heat) / 1e3 if heat else None,
-        throttled=_throttled(root),
+        throttling=throttling(root),
     )
-
-
-def _throttled(root: Path) -> dict[str, int]:
-    found: dict[str, int] = {}
-    for kind in ("core", "package"):
-        files = root.glob(
-            f"sys/devices/system/cpu/cpu[0-9]*/thermal_throttle/{kind}_throttle_count"
-        )
-        counts = [value for file in files if (value := number(file)) is not None]
-        if counts:
-            found[f"{kind} throttled"] = sum(counts)
-    for device in root.glob("sys/class/thermal/cooling_device*"):
-        name, state = read(device / "type"), number(device / "cur_state")
-        # A fan that turns holds no clock back.
-        if name and state is not None and "fan" not in name.lower():
-            found[f"{name} held back"] = found.get(f"{name} held back", 0) + state
-    flags = read(root / "sys/devices/platform/soc/soc:firmware/get_throttled")  # a Raspberry Pi
-    with contextlib.suppress(ValueError):
-        # A bit for each kind of throttling that goes on, and for each that there was.
-        found["firmware throttles"] = int(flags or "", 16).bit_count()
-    return found
 
 
 # -- limits of a container -----------------------------------------------------------------------
@@ -220,9 +190,12 @@ class Watch:
     engine_threads: int | None = None
     """How many the engine was told to use; None = all."""
     root: Path = ROOT
+    board: Board | None = None
+    """The engine's GPU."""
     _clocks: Clocks = field(init=False)
     _load: Load = field(init=False)
     _limits: Limits = field(init=False)
+    _gpu: BoardWatch | None = field(init=False)
 
     def __post_init__(self) -> None:
         """Begin."""
@@ -231,16 +204,19 @@ class Watch:
             load(self.root),
             limits(self.root),
         )
+        self._gpu = None if self.board is None else BoardWatch(self.board)
+
+    def close(self) -> None:
+        """Stop looking at the GPU. A second call does nothing."""
+        if self._gpu is not None:
+            self._gpu.close()
 
     def report(self) -> dict[str, Any]:
         """Return the conditions, and under `warnings` a line for each that spoils figures."""
         now, busy, bounds = clocks(self.root), load(self.root), limits(self.root)
         before = self._clocks
-        rose = {
-            name: rise
-            for name, value in now.throttled.items()
-            if (rise := value - before.throttled.get(name, 0)) > 0
-        }
+        gpu = None if self._gpu is None else self._gpu.report()
+        held, rose = before.throttling.held, now.throttling.since(before.throttling)
         waited_s = bounds.throttled_s - self._limits.throttled_s
         others = other_cores(self._load, busy)
         return {
@@ -252,18 +228,23 @@ class Watch:
             "hottest_c_before": before.hottest_c,
             "hottest_c": now.hottest_c,
             "throttled": rose,
+            "throttled_from_the_start": held,
+            "gpu": gpu,
             "cgroup_cores": bounds.cores,
             "cgroup_memory_bytes": bounds.memory_bytes,
             "cgroup_waited_s": waited_s,
             "load_average_before": self._load.average,
             "other_cores_busy": others,
-            "warnings": list(self._warnings(now, rose, bounds, waited_s, others)),
+            "warnings": [
+                *self._warnings(now, bounds, waited_s, others),
+                *_held_back(held, rose),
+                *([] if gpu is None else gpu_warnings(gpu)),
+            ],
         }
 
     def _warnings(
         self,
         now: Clocks,
-        rose: dict[str, int],
         bounds: Limits,
         waited_s: float,
         others: float | None,
@@ -283,9 +264,6 @@ class Watch:
         slow = [name for name in now.governors if name not in ("performance", "schedutil")]
         if slow:
             lines.append(f"the clock's governor is {' and '.join(slow)}, which may be slow to rise")
-        if rose:
-            what = ", ".join(f"{name} +{value}" for name, value in rose.items())
-            lines.append(f"clocks were held back during the run: {what}. Cool the device")
         threads = self.engine_threads or self.threads
         if bounds.cores is not None and threads > (fit := max(1, int(bounds.cores))):
             lines.append(
@@ -295,3 +273,17 @@ class Watch:
         if waited_s > 0:
             lines.append(f"the control group kept this process waiting for {waited_s:.1f} s")
         return lines
+
+
+def _held_back(held: dict[str, int], rose: dict[str, int]) -> list[str]:
+    """Return a line for clocks that were held back all along, and one for what began meanwhile."""
+    lines = []
+    if held:
+        what = ", ".join(f"{name} (state {state})" for name, state in held.items())
+        lines.append(
+            f"clocks were held back from the start: {what}. Cool the device and measure again"
+        )
+    if rose:
+        what = ", ".join(f"{name} +{value}" for name, value in rose.items())
+        lines.append(f"clocks were held back during the run: {what}. Cool the device")
+    return lines

@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from vad_runtime.bench.conditions import ROOT
+from vad_runtime.bench.nvml import NVML, BoardEnergy, board_of
 from vad_runtime.bench.sensors import (
-    NVML,
+    AbsentError,
     Sensor,
     SensorError,
     find_ina3221,
-    find_nvml,
     find_rapl,
     find_tegrastats,
     moves,
@@ -24,6 +24,10 @@ from vad_runtime.bench.sensors import (
 
 PROOF_S = 1.5
 """How long a sensor is watched idle, and then again under load."""
+_FLAT_S = 15.0
+"""How long to wait for an idle power that falls no more."""
+_FLAT = 0.97
+"""A stretch below this share of the one before it still falls."""
 _EVERY_S = 0.1
 
 
@@ -34,16 +38,19 @@ class Found:
     sensors: list[Sensor] = field(default_factory=list)
     refused: dict[str, str] = field(default_factory=dict)
     """Why not, by the name of the sensor or of its kind."""
+    absent: list[str] = field(default_factory=list)
+    """Kinds among `refused` that this machine does not have."""
 
 
 def find_sensors(
-    root: Path = ROOT, *, gpu: bool = True, nvml: str = NVML, tegrastats: str = "tegrastats"
+    root: Path = ROOT, *, gpu: int | None, nvml: str = NVML, tegrastats: str = "tegrastats"
 ) -> Found:
     """Look for every kind of sensor, and keep those that answer.
 
     Args:
         root: Below it are the kernel's files.
-        gpu: Whether the engine may use a GPU of NVIDIA; what else runs on one is not its energy.
+        gpu: CUDA's number of the GPU that the engine computes on; None = on none. What runs on
+            another GPU is not its energy.
         nvml: The driver's library.
         tegrastats: The program.
     """
@@ -54,6 +61,8 @@ def find_sensors(
             sensors = finder()
         except SensorError as error:
             found.refused[kind] = str(error)
+            if isinstance(error, AbsentError):
+                found.absent.append(kind)
             return False
         answered = False
         for sensor in sensors:
@@ -70,11 +79,12 @@ def find_sensors(
     # tegrastats reads the same chips; it is for boards where sysfs is closed to us.
     if not look("INA3221", lambda: find_ina3221(root)):
         look("tegrastats", lambda: find_tegrastats(tegrastats))
-    if gpu:
-        look("NVML", lambda: find_nvml(nvml))
-    else:
-        found.refused["NVML"] = "the engine computes on the processor"
+    look("NVML", lambda: [BoardEnergy(board_of(gpu, nvml))])
     return found
+
+
+def _never() -> bool:
+    return False
 
 
 class Meter:
@@ -89,10 +99,12 @@ class Meter:
         self._all = tuple(found.sensors)
         self._sensors = list(self._all)
         self._refused = dict(found.refused)
+        self._absent = list(found.absent)
         self._sleep = sleep
         self._lock = threading.Lock()
         self._stop = threading.Event()
         self._idle_w: dict[str, float] = {}
+        self._falling: set[str] = set()
         self._busy_w: dict[str, float] = {}
         self._joules: dict[str, dict[str, float]] = {}
         self._seconds: dict[str, float] = {}
@@ -120,30 +132,65 @@ class Meter:
         self._sensors.remove(sensor)
         self._refused[sensor.name] = reason
 
-    def prove(self, work: Callable[[], object], seconds: float | None = None) -> None:
-        """Keep the sensors that show more power under load than idle.
+    def rest(self, seconds: float | None = None, stopped: Callable[[], bool] = _never) -> None:
+        """Take the idle power, before the first clip.
+
+        Behind a load it would be too high: a GPU keeps its clocks for seconds, and a hot device
+        takes more. Loading the engine was a load, too, so this waits until the power of one stretch
+        is no lower than that of the one before.
 
         Args:
-            work: Does a piece of the work that is to be measured.
-            seconds: How long to watch idle, and again under load; None = `PROOF_S`.
+            seconds: How long a stretch is; None = `PROOF_S`.
+            stopped: Says that Ctrl-C came.
         """
         if not self._sensors:
             return
         seconds = PROOF_S if seconds is None else seconds
-        self._idle_w = self._power(partial(self._sleep, seconds), seconds)
-        self._busy_w = self._power(work, seconds)
+        nap = partial(self._sleep, min(seconds, _EVERY_S))
+        began = time.perf_counter()
+        idle = self._power(nap, seconds, stopped)
+        while not stopped():
+            before, idle = idle, self._power(nap, seconds, stopped)
+            self._falling = {
+                name for name, watts in idle.items() if watts < _FLAT * before.get(name, watts)
+            }
+            if not self._falling or time.perf_counter() - began >= _FLAT_S:
+                break
+        self._idle_w = idle
+
+    def prove(
+        self,
+        work: Callable[[], object],
+        seconds: float | None = None,
+        stopped: Callable[[], bool] = _never,
+    ) -> None:
+        """Keep the sensors that show more power under load than at rest.
+
+        Args:
+            work: Does a piece of the work that is to be measured.
+            seconds: How long to do it; None = `PROOF_S`.
+            stopped: Says that Ctrl-C came: then none is proved.
+        """
+        if not self._sensors:
+            return
+        seconds = PROOF_S if seconds is None else seconds
+        self._busy_w = self._power(work, seconds, stopped)
         with self._lock:
             for sensor in list(self._sensors):
                 idle, busy = self._idle_w.get(sensor.name), self._busy_w.get(sensor.name)
-                reason = None if idle is None or busy is None else moves(idle, busy)
+                reason: str | None = "the measurement ended before it was proved"
+                if not stopped() and idle is not None and busy is not None:
+                    reason = moves(idle, busy)
                 if reason is not None:
                     self._drop(sensor, reason)
 
-    def _power(self, work: Callable[[], object], seconds: float) -> dict[str, float]:
+    def _power(
+        self, work: Callable[[], object], seconds: float, stopped: Callable[[], bool]
+    ) -> dict[str, float]:
         start, before = time.perf_counter(), self._read()
         while True:
             work()
-            if time.perf_counter() - start >= seconds:
+            if time.perf_counter() - start >= seconds or stopped():
                 break
         after, took_s = self._read(), time.perf_counter() - start
         return {name: (after[name] - before[name]) / took_s for name in after if name in before}
@@ -185,13 +232,14 @@ class Meter:
                 / count,
                 "watts": self._joules[what][sensor.name] / self._seconds[what],
                 "idle_watts": self._idle_w[sensor.name],
+                "idle_was_falling": sensor.name in self._falling,
                 "proof_watts": self._busy_w[sensor.name],
             }
             for sensor in self._sensors
             for what, count in clips.items()
             if count and sensor.name in self._joules.get(what, {}) and sensor.name in self._busy_w
         ]
-        return {"sensors": rows, "unavailable": self._refused}
+        return {"sensors": rows, "unavailable": self._refused, "absent": self._absent}
 
     def close(self) -> None:
         """Stop reading, and let the sensors go. A second call does nothing."""

@@ -5,11 +5,12 @@ from collections.abc import Iterator
 from typing import Any
 
 from vad_runtime.bench.charts import bars, distribution, over_time
-from vad_runtime.bench.paths import WHOLE
-from vad_runtime.bench.report import (
+from vad_runtime.bench.latencies import ms_text
+from vad_runtime.bench.lines import (
     COLUMNS,
     STAGES,
     conditions_line,
+    early_line,
     energy_lines,
     findings,
     inputs_line,
@@ -17,6 +18,7 @@ from vad_runtime.bench.report import (
     path_lines,
     rows_of,
 )
+from vad_runtime.bench.paths import WHOLE
 
 _STYLE = """
 :root { color-scheme: light dark; --back: #fff; --text: #1d2126; --soft: #5b6570; --rule: #d5dae0;
@@ -42,7 +44,8 @@ th, td { text-align: right; font-weight: inherit; padding: .25em .5em;
   border-bottom: 1px solid var(--rule) }
 th:first-child, td:first-child { text-align: left }
 .facts { overflow-wrap: anywhere } .facts td { text-align: left; vertical-align: top }
-.facts td:first-child { color: var(--soft) }
+.facts td:first-child { color: var(--soft); width: 1%; white-space: nowrap }
+details { margin-top: .5em } summary { color: var(--soft); cursor: pointer }
 ul { margin: 0; padding-left: 1.2em }
 svg { width: 100%; height: auto; display: block } svg text { font: 11px system-ui, sans-serif;
   fill: var(--soft) } svg text.told { fill: var(--bad) }
@@ -80,7 +83,7 @@ def page(report: dict[str, Any]) -> str:
 
 def _head(report: dict[str, Any]) -> Iterator[str]:
     if report["interrupted"]:
-        yield '<p class="verdict bad">Interrupted: what was measured up to then.</p>'
+        yield f'<p class="verdict bad">{html.escape(early_line(report))}.</p>'
     lines = list(findings(report))
     if report["target"] is not None:
         bad = "" if report["target"]["met"] else " bad"
@@ -105,7 +108,7 @@ def _sections(report: dict[str, Any]) -> Iterator[str]:
         yield _section("Stages: processor time, ms a clip", bars(rows) + words)
     told = list(findings(report))[0 if report["target"] is None else 1 :]
     yield _section("What else", _list(told))
-    yield _section("Energy", _list(energy_lines(report["energy"])))
+    yield _section("Energy", _energy(report["energy"]))
     yield _section("The machine", _facts(report), "wide")
 
 
@@ -117,13 +120,20 @@ def _list(lines: Any) -> str:
     return f"<ul>{''.join(f'<li>{html.escape(line)}</li>' for line in lines)}</ul>"
 
 
+def _energy(energy: dict[str, Any]) -> str:
+    """Return what the sensors say, and folded up why this machine has no others."""
+    absent = [f"{name}: {energy['unavailable'][name]}" for name in energy["absent"]]
+    folded = f"<details><summary>what is not here</summary>{_list(absent)}</details>"
+    return _list(energy_lines(energy)) + (folded if absent else "")
+
+
 def _latencies(report: dict[str, Any]) -> str:
     """Return the table, a column for each kind of latency: that fits a telephone."""
     kinds = list(rows_of(report))
     head = "".join(f'<th scope="col">{html.escape(name)}</th>' for name, _ in kinds)
     rows = []
     for title, key in COLUMNS.items():
-        cells = "".join(f"<td>{values[key]:.2f}</td>" for _, values in kinds)
+        cells = "".join(f"<td>{ms_text(values[key])}</td>" for _, values in kinds)
         rows.append(f'<tr><th scope="row">{title}, ms</th>{cells}</tr>')
     counts = "".join(f"<td>{values['count']}</td>" for _, values in kinds)
     rows.append(f'<tr><th scope="row">clips</th>{counts}</tr>')

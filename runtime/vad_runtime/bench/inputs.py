@@ -84,6 +84,43 @@ def opened(name: str, manifest: Manifest, frames: int) -> FirstFrames:
     return FirstFrames(open_source(name, manifest.clip, pictures=False), frames)
 
 
+def film_path(name: str) -> str:
+    """Return the path of a film that can be measured with.
+
+    Args:
+        name: A video file or a folder of frames, also as `file://…`.
+
+    Raises:
+        InputError: The source is live or a pattern.
+        SourceError: It does not exist.
+    """
+    address = address_from_text(name)
+    if address.live:
+        raise InputError(f"{address} has a pace of its own. Measure with a recording of it.")
+    if address.kind == "glob":
+        raise InputError(f"{name} is a pattern. Give one video file, or a folder of frames.")
+    for path in (name, address.text):
+        if os.path.exists(path):  # noqa: PTH110 - never raises
+            return path
+    raise SourceError(f"{name} does not exist. Check the path.")
+
+
+def hop_of(manifest: Manifest, hop: int | None) -> int:
+    """Return the source frames from one clip to the next.
+
+    Args:
+        manifest: Of a bundle that takes clips.
+        hop: As the user gave it; None = the manifest's.
+
+    Raises:
+        InputError: It cannot be had.
+    """
+    try:
+        return Detector(manifest, hop=hop).hop
+    except ValueError as error:
+        raise InputError(f"--hop: {error}. Give another.") from None
+
+
 def read_film(name: str, manifest: Manifest, hop: int | None, clips: int) -> Film:
     """Read the first clips of a film.
 
@@ -97,17 +134,8 @@ def read_film(name: str, manifest: Manifest, hop: int | None, clips: int) -> Fil
         InputError: The hop cannot be had, or the source is live or a pattern.
         SourceError: It cannot be read or is shorter than one clip.
     """
-    address = address_from_text(name)
-    if address.live:
-        raise InputError(f"{address} has a pace of its own. Measure with a recording of it.")
-    if address.kind == "glob":
-        raise InputError(f"{name} is a pattern. Give one video file, or a folder of frames.")
-    if not os.path.exists(name):  # noqa: PTH110 - never raises
-        name = address.text  # of file://
-    try:
-        detector = Detector(manifest, hop=hop)
-    except ValueError as error:
-        raise InputError(f"--hop: {error}. Give another.") from None
+    name = film_path(name)
+    detector = Detector(manifest, hop=hop_of(manifest, hop))
     spec = manifest.clip
     clip_bytes = int(np.prod(spec.clip_shape))
     frame_bytes = clip_bytes // spec.clip_shape[0]

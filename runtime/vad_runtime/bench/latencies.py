@@ -16,6 +16,18 @@ ENOUGH_FOR_P99 = 100
 ALLOWED_SHARE = 0.01
 """A target is met where no greater share of the clips misses it: that is what p99 says."""
 _LEAST_FOR_THIRDS = 9
+_LEAST_FOR_THIRDS_S = 5.0
+"""A device does not get hot in less, and what else the machine does is no even load then."""
+
+
+def ms_text(value: float) -> str:
+    """Return milliseconds with three digits that count, and at least two behind the point.
+
+    >>> [ms_text(value) for value in (41.237, 0.4567, 0.0512)]
+    ['41.24', '0.457', '0.0512']
+    """
+    size = abs(value)
+    return f"{value:.{2 if size >= 1 or size == 0 else 3 if size >= 0.1 else 4}f}"
 
 
 def summary(values_ms: Sequence[float] | Times) -> dict[str, float | int]:
@@ -83,14 +95,20 @@ def _runs(where: npt.NDArray[np.int64]) -> list[tuple[int, int]]:
     return [(int(part[0]), int(part[-1]) + 1) for part in parts]
 
 
-def thirds(values_ms: Sequence[float] | Times) -> dict[str, Any] | None:
-    """Compare the first third of a run with the last, by their medians; None = too few clips.
+def thirds(
+    values_ms: Sequence[float] | Times, starts_s: Sequence[float] | Times
+) -> dict[str, Any] | None:
+    """Compare the first third of a run with the last, by their medians; None = too short a run.
 
     A device that gets too hot lowers its clocks: its clips get slower and stay so.
+
+    Args:
+        values_ms: Shape (n,).
+        starts_s: When each began, seconds since the first.
     """
     values = np.asarray(values_ms, np.float64)
     part = len(values) // 3
-    if len(values) < _LEAST_FOR_THIRDS:
+    if part < _LEAST_FOR_THIRDS // 3 or starts_s[-1] < _LEAST_FOR_THIRDS_S:
         return None
     first, last = float(np.median(values[:part])), float(np.median(values[-part:]))
     ratio = last / first if first > 0 else math.inf

@@ -9,12 +9,13 @@ import numpy as np
 
 from vad_runtime.backends import Choice
 from vad_runtime.backends.base import Inputs
-from vad_runtime.bench.answers import TOLERANCE, Answers
+from vad_runtime.bench.answers import TOLERANCE, Answers, WrongAnswerError
 from vad_runtime.bench.conditions import Watch
 from vad_runtime.bench.energy import Meter
 from vad_runtime.bench.inputs import MOST_CLIPS, Film, noise, read_film
 from vad_runtime.bench.paths import INFERENCE, WHOLE, Paths, Took
 from vad_runtime.bundle import Bundle
+from vad_runtime.contracts.errors import VadError
 from vad_runtime.contracts.manifest import Precision
 
 SECONDS = 10.0
@@ -77,6 +78,8 @@ class Measured:
     """Different clips that were scored in turn."""
     answers: Answers
     interrupted: bool = False
+    failure: VadError | None = None
+    """What ended the measurement early."""
 
 
 class Interruptible:
@@ -142,6 +145,8 @@ class Measurement:
             BackendError: The engine failed or gave another answer than before.
             SourceError: The film cannot be read.
         """
+        # With the engine loaded, and nothing computed yet.
+        self._meter.rest(stopped=self._is_stopped)
         self.found.cold.first_clip_s = self._clip(0).wall_s
         if self._plan.source is not None:
             self._read_film(self._plan.source)
@@ -154,9 +159,18 @@ class Measurement:
         if film is not None:
             paths = self._warm_paths(film)
         if not self._signal.stopped:
-            self._meter.prove(lambda: self._clip(0))
+            self._meter.prove(lambda: self._clip(0), stopped=self._is_stopped)
         watched = watch()
         self._began_s = time.perf_counter()
+        try:
+            self._measure(paths)
+        except BaseException:
+            watched.close()
+            raise
+        self.found.interrupted = self._signal.stopped or self.found.failure is not None
+        return watched
+
+    def _measure(self, paths: Paths | None) -> None:
         try:
             if paths is None:
                 with self._meter.measuring(INFERENCE):
@@ -164,9 +178,16 @@ class Measurement:
                         self._due_together()
             else:
                 self._rounds(paths)
-        finally:
-            self.found.interrupted = self._signal.stopped
-        return watched
+        except WrongAnswerError:
+            raise  # the times before it mean nothing
+        except VadError as error:
+            # An engine or a disk that fails after hours shall not cost what was measured.
+            if not self.found.latency_s:
+                raise
+            self.found.failure = error
+
+    def _is_stopped(self) -> bool:
+        return self._signal.stopped
 
     def _read_film(self, source: str) -> None:
         # The first run may take much longer than the others, and a round shall not be endless.
@@ -197,9 +218,9 @@ class Measurement:
             self.found.latency_s.append(waited_s)
             self.found.service_s.append(took.wall_s)
             self.found.cpu_s.append(took.cpu_s)
+            self._busy_s += took.wall_s
+            self._tell()
         self._turn += 1
-        self._busy_s += waited_s
-        self._tell()
         return Took(waited_s, cpu_s)
 
     def _warm_paths(self, film: Film) -> Paths:
@@ -207,21 +228,22 @@ class Measurement:
 
         It makes the ring, and on a GPU it records its graph.
         """
-        signal = self._signal
         paths = Paths(
             film,
             self._bundle.manifest,
             self._backend,
             self.found.answers,
-            lambda: signal.stopped,
+            self._is_stopped,
         )
-        if self._plan.warm_up and not signal.stopped:
+        if self._plan.warm_up and not self._signal.stopped:
             paths.passes()[WHOLE]()
             paths.frame_to_score_s.clear()
         return paths
 
     def _rounds(self, paths: Paths) -> None:
         signal = self._signal
+        # The list itself: what is in it by then counts, however the rounds end.
+        self.found.frame_to_score_s = paths.frame_to_score_s
         passes = paths.passes() | {INFERENCE: self._inference}
         shuffled = np.random.default_rng(0)
         names = sorted(passes)
@@ -237,7 +259,6 @@ class Measurement:
                     self._tell()
             if len(done) == len(passes) and not signal.stopped:
                 self.found.rounds.append(done)
-        self.found.frame_to_score_s = paths.frame_to_score_s
 
     def _inference(self) -> Took:
         """Score every clip of the film once, each stream's in turn."""

@@ -5,12 +5,11 @@ kind     where                                        what it counts
 ======== ============================================ =====================================
 RAPL     `/sys/class/powercap/*rapl*` (Intel, AMD)    joules of a processor package
 INA3221  hwmon or iio in sysfs (Jetson boards)        watts of a rail
-NVML     `libnvidia-ml.so.1`, by ctypes               joules of a GPU's board, or its watts
+NVML     `nvml.py`                                    joules of a GPU's board, or its watts
 tegra    `tegrastats`, a program of Jetson Linux      watts of a rail, where sysfs has none
 ======== ============================================ =====================================
 """
 
-import ctypes
 import re
 import shutil
 import subprocess
@@ -18,11 +17,10 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
-from vad_runtime.bench.conditions import number, read
+from vad_runtime.bench.files import number, read
 
-NVML = "libnvidia-ml.so.1"
 _LONGEST_WAIT_S = 3.0
 _RAIL = re.compile(r"\b([A-Z][A-Z0-9_]+) (\d+)(?:mW)?/\d+(?:mW)?(?=\s|$)")
 """`VDD_IN 5080mW/4970mW` of JetPack 5 and newer, `POM_5V_IN 2532/2532` of JetPack 4; the memory's
@@ -31,6 +29,10 @@ _RAIL = re.compile(r"\b([A-Z][A-Z0-9_]+) (\d+)(?:mW)?/\d+(?:mW)?(?=\s|$)")
 
 class SensorError(Exception):
     """A sensor cannot be read; the text says why, and what helps."""
+
+
+class AbsentError(SensorError):
+    """This machine has no sensor of the kind: nothing that its owner could mend."""
 
 
 class Sensor(Protocol):
@@ -137,7 +139,7 @@ def find_rapl(root: Path) -> list[Sensor]:
     """Return the packages (and the whole platform where it is counted), or say why there are none.
 
     Raises:
-        SensorError: None.
+        AbsentError: None.
     """
     tree = root / "sys/class/powercap"
     found: list[Sensor] = []
@@ -148,7 +150,7 @@ def find_rapl(root: Path) -> list[Sensor]:
         if top and (read(folder / "name") or "").startswith(("package", "psys")):
             found.append(Rapl(folder))
     if not found:
-        raise SensorError(f"{tree} has no package of a processor")
+        raise AbsentError(f"{tree} has no package of a processor")
     return found
 
 
@@ -193,7 +195,7 @@ def find_ina3221(root: Path) -> list[Sensor]:
     """Return the rails of a Jetson's power monitors, or say why there are none.
 
     Raises:
-        SensorError: None.
+        AbsentError: None.
     """
     found: list[Sensor] = []
     for folder in sorted(root.glob("sys/class/hwmon/hwmon*")):
@@ -214,74 +216,8 @@ def find_ina3221(root: Path) -> list[Sensor]:
             if label and power.exists():
                 found.append(Ina3221(label, (power,)))
     if not found:
-        raise SensorError("no such power monitor in sysfs, which Jetson boards have")
+        raise AbsentError("no such power monitor in sysfs, which Jetson boards have")
     return found
-
-
-# -- NVML ----------------------------------------------------------------------------------------
-
-
-class Nvml:
-    """A GPU's board, as the NVIDIA driver counts it."""
-
-    def __init__(self, library: Any, index: int) -> None:
-        self._library = library
-        handle = ctypes.c_void_p()
-        if library.nvmlDeviceGetHandleByIndex_v2(ctypes.c_uint(index), ctypes.byref(handle)):
-            raise SensorError(f"the driver does not open GPU {index}")
-        self._handle = handle
-        text = ctypes.create_string_buffer(128)
-        named = not library.nvmlDeviceGetName(handle, text, ctypes.c_uint(128))
-        words = text.value.decode(errors="replace")
-        self.name = f"NVML GPU {index}" + (f" ({words})" if named else "")
-        self._counts = self._millijoules() is not None  # Volta and newer
-        self._counter, self._integral = Unwrapped(0), Integral()
-
-    def _millijoules(self) -> int | None:
-        value = ctypes.c_ulonglong()
-        ask = self._library.nvmlDeviceGetTotalEnergyConsumption
-        return None if ask(self._handle, ctypes.byref(value)) else value.value
-
-    def joules(self) -> float:
-        """See `Sensor.joules`."""
-        if self._counts:
-            energy = self._millijoules()
-            if energy is None:
-                raise SensorError("the driver counts this GPU's energy no more")
-            return self._counter.add(energy) / 1e3
-        milliwatts = ctypes.c_uint()
-        code = self._library.nvmlDeviceGetPowerUsage(self._handle, ctypes.byref(milliwatts))
-        if code:
-            raise SensorError(f"the driver tells no power of this GPU (NVML error {code})")
-        return self._integral.add(milliwatts.value / 1e3)
-
-    def close(self) -> None:
-        """See `Sensor.close`."""
-
-
-def find_nvml(library: str = NVML) -> list[Sensor]:
-    """Return the GPUs of the NVIDIA driver, or say why there are none.
-
-    Args:
-        library: Name or path of the driver's management library.
-
-    Raises:
-        SensorError: None.
-    """
-    try:
-        nvml = ctypes.CDLL(library)
-    except OSError:
-        raise SensorError(f"there is no {Path(library).name}, which NVIDIA's driver has") from None
-    try:
-        code = nvml.nvmlInit_v2()
-        count = ctypes.c_uint()
-        code = code or nvml.nvmlDeviceGetCount_v2(ctypes.byref(count))
-        if code or not count.value:
-            why = f"NVML error {code}" if code else "it has no GPU"
-            raise SensorError(f"the NVIDIA driver does not answer ({why})")
-        return [Nvml(nvml, index) for index in range(count.value)]
-    except AttributeError as error:
-        raise SensorError(f"{Path(library).name} is too old or a stub ({error})") from None
 
 
 # -- tegrastats ----------------------------------------------------------------------------------
@@ -360,11 +296,12 @@ def find_tegrastats(program: str = "tegrastats") -> list[Sensor]:
     """Return the rails that tegrastats tells, or say why there are none.
 
     Raises:
-        SensorError: None.
+        AbsentError: There is no such program.
+        SensorError: It tells none.
     """
     path = shutil.which(program)
     if path is None:
-        raise SensorError("there is no such program, which Jetson Linux has")
+        raise AbsentError("there is no such program, which Jetson Linux has")
     running = _Tegrastats(path)
     if not running.watts:
         running.close()
