@@ -2,8 +2,9 @@
 
     python benchmarks/overhead_study.py VIDEO --md docs/results/overhead.md --json overhead.json
 
-VIDEO is to be a 320x240 H.264 file of some 500 frames: the targets are for such. The bundles, STAE
-and C3D + MIL with random weights, are made in `--work` and used again from there.
+VIDEO is to be a 320x240 H.264 file, of two minutes or more where the picture's share counts: the
+targets are for such. The bundles are those of `pytest benchmarks`, STAE and C3D + MIL with random
+weights (perf_models.py).
 
     help    whole process of `vad-run --help`
     start   process start to the first score of `vad-run score`
@@ -33,6 +34,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from perf_models import made
 
 from vad_runtime import Bundle
 from vad_runtime.machine import library_versions, machine_facts
@@ -63,8 +65,6 @@ def main() -> None:
     parser.add_argument("video", type=Path)
     parser.add_argument("--models", nargs="+", choices=["stae", "c3d"], default=["stae", "c3d"])
     parser.add_argument("--rounds", type=int, default=5)
-    default = Path(tempfile.gettempdir()) / "vad-overhead-study"
-    parser.add_argument("--work", type=Path, default=default, help="[default: %(default)s]")
     parser.add_argument("--md", type=Path, help="Write the page here.")
     parser.add_argument("--json", type=Path, help="Write the raw numbers here.")
     args = parser.parse_args()
@@ -76,17 +76,25 @@ def main() -> None:
         note(found["help"], "wall s", used["wall_s"])
         note(found["help"], "CPU s", used["cpu_s"])
     for model in args.models:
-        bundle = bundle_of(model, args.video, args.work)
+        bundle = made(model, lambda line: print(line, file=sys.stderr)).bundle.path
         for _ in rounds:
             start(bundle, args.video, model, found["start"])
         for _ in rounds:
-            for extra in ([], ["--no-overlay"], ["--no-overlay", "--no-plot"]):
+            for extra in (["--overlay"], [], ["--no-plot"]):
                 memory(bundle, args.video, extra, model, found["memory"])
         # A process of its own: what was measured before must not be in its memory and caches.
         path = subprocess.run(
-            [sys.executable, "-c", PATH, str(bundle), str(args.video), str(args.rounds), model],
+            [
+                sys.executable,
+                "-c",
+                PATH,
+                str(bundle),
+                str(args.video.absolute()),
+                str(args.rounds),
+                model,
+            ],
             check=True,
-            capture_output=True,
+            stdout=subprocess.PIPE,  # a traceback of the child is to be seen
             text=True,
             cwd=Path(__file__).parent,
         )
@@ -110,55 +118,6 @@ print(json.dumps(path(Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3]), sy
 def note(table: dict[str, list[float]], name: str, value: float) -> None:
     """Add a value to a row of a table."""
     table.setdefault(name, []).append(value)
-
-
-def bundle_of(model: str, video: Path, work: Path) -> Path:
-    """Return a bundle with an int8 graph, from random weights; what stands in `work` is kept."""
-    folder = work / f"{model}.vad"
-    if folder.exists():
-        Bundle.open(folder)
-        return folder
-    import msgspec
-    import onnx
-    from precision_parts import graph_of
-
-    from vad_calibration import clips_from_footage
-    from vad_calibration.inputs import ArrayInputs
-    from vad_calibration.placement import activation_tensors, quantisable_layers
-    from vad_calibration.qdq import qdq_from_model
-    from vad_calibration.ranges import ranges_from_inputs
-    from vad_export.onnx_graph import onnx_from_graph
-    from vad_export.passes import optimise
-    from vad_export.precision_config import PrecisionConfig
-    from vad_runtime.bundle import write_bundle
-    from vad_runtime.contracts import Artefact, Precision
-
-    work.mkdir(parents=True, exist_ok=True)
-    graph = graph_of(model, None)
-    manifest = graph.manifest()
-    fp32, int8 = work / f"{model}.fp32.onnx", work / f"{model}.int8.onnx"
-    onnx_from_graph(graph, fp32)
-    clips = clips_from_footage([video], manifest.clip, 4, seed=0).clips
-    network, _ = optimise(onnx.load(fp32), manifest, clips[:1])
-    onnx.save(network, fp32)
-    config = PrecisionConfig()
-    layers = quantisable_layers(network, config.layers)
-    tensors = list(dict.fromkeys(activation_tensors(network, layers, config.layers)))
-    ranges = ranges_from_inputs(fp32, tensors, ArrayInputs(clips))
-    limits = ranges.limits(config.method, percentile=config.percentile)
-    names = [layer.name for layer in layers]
-    onnx.save(qdq_from_model(network, names, limits, config.layers), int8)
-
-    def entry(precision: Precision, made_from: str | None = None) -> Artefact:
-        file = f"model.{precision}.onnx"
-        return Artefact(
-            **{"file": file, "sha256": "", "bytes": 1, "format": "onnx", "precision": precision},
-            **{"opset": 18, "tools": {}, "made_from": made_from},
-        )
-
-    entries = {"fp32": entry("fp32"), "int8": entry("int8", "fp32")}
-    manifest = msgspec.structs.replace(manifest, artefacts=entries)
-    return write_bundle(folder, manifest, {"fp32": fp32, "int8": int8}).path
 
 
 def options(hop: int = HOP) -> list[str]:
@@ -212,7 +171,7 @@ def memory(
             time.sleep(0.03)
         if process.wait():
             raise SystemExit(f"{shlex.join(command)} failed")
-    what = " ".join(extra) or "all outputs"
+    what = " ".join(extra) or "by default"
     middle = now[len(now) // 2 : int(len(now) * 0.85)] or now
     note(table, f"{model}, {what}: steady MB", statistics.median(middle))
     note(table, f"{model}, {what}: peak MB", peak)

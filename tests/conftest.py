@@ -8,9 +8,19 @@ import av
 import pytest
 from helpers import artefact, clip_spec, manifest, motion_model, moving_blob, real_data, write_video
 from helpers_cuda import fake_libcuda
+from helpers_order import put_slow_files_first
 from helpers_weights import i3d_weights_file
 
 from vad_runtime.bundle import Bundle, write_bundle
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Put the files with the most slow tests first where files of tests run side by side.
+
+    One of them at the end would keep one worker busy and leave the others nothing to do.
+    """
+    if hasattr(config, "workerinput"):
+        put_slow_files_first(items)
 
 
 @pytest.fixture(scope="session")

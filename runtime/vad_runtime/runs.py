@@ -63,7 +63,8 @@ class RunOptions:
     """How a live source is read; None = as in a site file that says nothing."""
     say: Callable[[str], None] = lambda _: None
     """Takes a line for each change of a live source's state."""
-    overlay: bool = True
+    overlay: bool = False
+    """Write the film. It may cost more than all the rest."""
     plot: bool = True
     offline: bool = False
     """Add the offline column: needs the whole video, so it is not for `live`."""
@@ -271,14 +272,15 @@ class _Run:
         guard = deferred_interrupt(self._interrupt) if self._options.live else nullcontext()
         with guard:
             for scored in scored_frames:
-                with self._sinks.timed():
-                    row = row_from_scored(scored)
-                    self._rows.append(row)
-                    self._note_peak(row)
-                    if self._options.live:
-                        self._table.write(row)
-                    if self._overlay is not None:
-                        self._overlay.write(scored)
+                begun = time.perf_counter()
+                row = row_from_scored(scored)
+                self._rows.append(row)
+                self._note_peak(row)
+                if self._options.live:
+                    self._table.write(row)
+                if self._overlay is not None:
+                    self._overlay.write(scored)
+                self._sinks.add(time.perf_counter() - begun)
                 self._on_frame(scored)
         if self._detector.counters.clips == 0 and not self._interrupted:
             frames = self._detector.counters.frames

@@ -49,7 +49,10 @@ def _output_options(command: Any) -> Any:
         ),
         click.option("--plot/--no-plot", default=True, help="Write scores.png.", show_default=True),
         click.option(
-            "--overlay/--no-overlay", default=True, help="Write overlay.mp4.", show_default=True
+            "--overlay/--no-overlay",
+            default=False,
+            show_default=True,
+            help="Write overlay.mp4: may take more time than the scores.",
         ),
     ):
         command = option(command)

@@ -9,6 +9,9 @@ from vad_runtime.contracts.manifest import Scoring
 
 Scores = npt.NDArray[np.float64]
 
+_AT_ONCE = 4096
+"""Windows that are sorted together."""
+
 
 class CausalScorer:
     """Normalises and smooths with nothing but the past: ``filter((raw - offset) / scale)``.
@@ -25,7 +28,8 @@ class CausalScorer:
         """Take the next raw score and return its normalised, smoothed value."""
         self._recent.append((raw - self._scoring.offset) / self._scoring.scale)
         if self._scoring.smoothing == "mean":
-            return float(np.mean(self._recent))
+            # `np.mean` to the bit, at a third of its time: it takes a deque element by element.
+            return float(np.add.reduce(np.array(tuple(self._recent))) / len(self._recent))
         if self._scoring.smoothing == "median":
             return float(np.median(self._recent))
         return self._recent[-1]
@@ -95,8 +99,24 @@ def offline_scores(raw: Scores, *, median: int = 17) -> Scores:
         return np.array(raw)
     low, high = float(known.min()), float(known.max())
     scaled: Scores = (raw - low) / (high - low) if high > low else raw * 0.0
-    half = median // 2
-    out = np.full(len(raw), np.nan)
-    for i in np.flatnonzero(~np.isnan(raw)):
-        out[i] = np.nanmedian(scaled[max(0, i - half) : i + half + 1])
+    out = _running_median(scaled, median)
+    out[np.isnan(raw)] = np.nan
+    return out
+
+
+def _running_median(values: Scores, width: int) -> Scores:
+    """Return the median of the known values in a centred window of `width` around each value.
+
+    One sort of a table of windows: `np.nanmedian`, window by window, took longer than all else that
+    is ours in a film.
+    """
+    padded = np.pad(values, width // 2, constant_values=np.nan)
+    windows = np.lib.stride_tricks.sliding_window_view(padded, width)
+    out = np.full(len(values), np.nan)
+    for start in range(0, len(values), _AT_ONCE):  # a day of footage must not be one table
+        part = np.sort(windows[start : start + _AT_ONCE], axis=1)  # NaN goes to the end
+        known = np.count_nonzero(~np.isnan(part), axis=1)
+        rows = np.flatnonzero(known)
+        low, high = part[rows, (known[rows] - 1) // 2], part[rows, known[rows] // 2]
+        out[start + rows] = (low + high) / 2
     return out

@@ -1,10 +1,11 @@
 """Every command and program in README, docs and the component READMEs runs as it stands there.
 
 Each document gets a folder of its own with what its commands name (`PREPARED`); its ```bash and
-```python blocks run there in order. Three things are different from what a reader does:
+```python blocks run there in order. Some things are different from what a reader does:
 
 * `--minutes X` becomes `--minutes 0.1`.
-* `--target-ms X` becomes `--target-ms 10000`: a busy machine may be slow.
+* `--target-ms X` becomes `--target-ms 10000`, which `vad-export deploy` gets everywhere: a busy
+  machine may be slow, and would also make an INT8 graph.
 * A block below a line ``<!-- not run: REASON -->`` is passed over.
 """
 

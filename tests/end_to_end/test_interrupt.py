@@ -84,7 +84,7 @@ def test_an_interrupted_watch_leaves_everything_complete_up_to_there(
 ) -> None:
     out = tmp_path / "out"
     done = stopped(
-        ["watch", tiny_bundle.path, long_video, "-o", out, "--realtime"],
+        ["watch", tiny_bundle.path, long_video, "-o", out, "--realtime", "--overlay"],
         number,
         lambda: row_count(out / "scores.csv") >= 20,
     )
@@ -114,7 +114,7 @@ def test_an_interrupted_score_leaves_nothing(
 ) -> None:
     out = tmp_path / "out"
     done = stopped(
-        ["score", tiny_bundle.path, long_video, "-o", out],
+        ["score", tiny_bundle.path, long_video, "-o", out, "--overlay"],
         number,
         lambda: out.is_dir() and any(file.stat().st_size > 0 for file in out.rglob("*overlay*")),
     )

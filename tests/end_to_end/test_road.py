@@ -84,10 +84,10 @@ class Runs:
         """Return the output folder of `vad-run COMMAND` on a source, with an overlay if watched."""
         out = self.folder / f"{command}-{source}-{backend}"
         if out not in self.said:
-            overlay = "--overlay" if (command, backend) == ("watch", "fake") else "--no-overlay"
+            overlay = ["--overlay"] if (command, backend) == ("watch", "fake") else []
             self.said[out] = run(
                 *("vad-run", command, self.bundle, self.sources[source], "-o", out),
-                *("--backend", backend, overlay, "--no-plot"),
+                *("--backend", backend, *overlay, "--no-plot"),
                 *([] if backend == "fake" else ["--precision", "fp32"]),
             )
         return out
@@ -261,15 +261,14 @@ def test_several_files_get_a_folder_each(runs: Runs, tmp_path: Path) -> None:
     given = [runs.sources["hevc"], runs.sources["frames"], twin]
     out = tmp_path / "out"
     said = run(
-        *("vad-run", "score", runs.bundle, *given, "-o", out, "--backend", "fake"),
-        *("--no-overlay", "--no-plot"),
+        *("vad-run", "score", runs.bundle, *given, "-o", out, "--backend", "fake", "--no-plot"),
     )
     assert sorted(folder.name for folder in out.iterdir()) == ["frames", "hevc", "hevc_2"]
     assert len(said.splitlines()) == 1 + len(given)
     for name, source in zip(("hevc", "frames", "hevc_2"), given, strict=True):
         assert read_report(out / name)["source"]["name"] == str(source)
         assert len(read_table(out / name)) == frame_count(source)
-        assert not (out / name / "overlay.mp4").exists()
+        assert not (out / name / "overlay.mp4").exists()  # a film is made only where asked for
 
 
 @pytest.mark.data
@@ -288,7 +287,8 @@ def test_the_damaged_frames_of_a_file_are_counted_and_not_scored(
     damaged = tmp_path / "damaged.mp4"
     damaged.write_bytes(content)
     out = tmp_path / "out"
-    run("vad-run", "watch", runs.bundle, damaged, "-o", out, "--backend", "fake", "--no-plot")
+    options = ("--backend", "fake", "--overlay", "--no-plot")
+    run("vad-run", "watch", runs.bundle, damaged, "-o", out, *options)
     report, rows = read_report(out), read_table(out)
     assert report["frames_damaged"] > 0
     by_status = [row for row in rows if row["status"] == "damaged"]

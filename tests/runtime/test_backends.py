@@ -1,8 +1,11 @@
 """Real engines on a real graph: same contract, same scores, same refusals."""
 
+import contextlib
+import os
 import shutil
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, get_args
@@ -450,3 +453,30 @@ def test_ctrl_c_is_handled_after_engines_were_closed(tiny_bundle: Bundle) -> Non
     )
     assert done.stdout == "handled\n", (done.returncode, done.stderr)
     assert done.returncode == 0
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("threads", [1, 2])
+def test_no_thread_is_held_on_a_processor(
+    opened: Open, engine: Callable[..., Backend], threads: int
+) -> None:
+    """Each process would begin with the same one, so two runs of one thread would share it."""
+    allowed = os.sched_getaffinity(0)
+    if len(allowed) == 1:
+        pytest.skip("there is one processor")
+    backend, clips = opened(engine, Options(precision="fp32", threads=threads)), random_clips(1)
+    seen, over = set(), threading.Event()
+
+    def watch() -> None:
+        while not over.is_set():
+            for thread in Path("/proc/self/task").iterdir():
+                with contextlib.suppress(ProcessLookupError):
+                    seen.add(frozenset(os.sched_getaffinity(int(thread.name))))
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    for _ in range(100):
+        backend.infer(clips)
+    over.set()
+    watcher.join()
+    assert seen == {frozenset(allowed)}

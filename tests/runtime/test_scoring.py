@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from vad_runtime import scoring
 from vad_runtime.contracts import Scoring
 from vad_runtime.scoring import CausalScorer, ClipMean, causal_scores, offline_scores
 
@@ -110,6 +111,22 @@ def test_frames_without_a_score_stay_without_and_do_not_spoil_their_neighbours()
     )
     np.testing.assert_array_equal(offline_scores(array(NAN, NAN)), [NAN, NAN])
     assert len(offline_scores(array())) == 0
+
+
+@pytest.mark.parametrize("missing", [0.0, 0.3, 0.97])
+def test_every_window_has_the_median_that_numpy_gives_it_alone(
+    missing: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(scoring, "_AT_ONCE", 64)  # the tables meet inside the film
+    rng = np.random.default_rng(3)
+    raw = rng.uniform(size=300)
+    raw[rng.uniform(size=300) < missing] = NAN
+    raw[[7, 251]] = 0, 1  # stretched to 0..1 it stays as it is
+    want = [
+        NAN if np.isnan(raw[i]) else np.nanmedian(raw[max(0, i - 8) : i + 9])
+        for i in range(len(raw))
+    ]
+    np.testing.assert_array_equal(offline_scores(raw), want)
 
 
 def test_the_input_is_not_changed() -> None:

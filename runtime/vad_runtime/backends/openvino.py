@@ -128,6 +128,9 @@ class OpenVinoBackend:
                     "PERFORMANCE_HINT": "LATENCY",
                     "INFERENCE_NUM_THREADS": threads,
                     "NUM_STREAMS": 1,
+                    # Pinned, every process begins with processor 0: two of one thread each share it
+                    # and take twice the time (docs/results/overlap.md).
+                    "ENABLE_CPU_PINNING": False,
                 },
             )
         except RuntimeError as error:

@@ -70,7 +70,10 @@ class Prefetch:
         on_item: Callable[[], None] | None = None,
     ) -> None:
         self._source = source
-        self._queue: queue.Queue[object] = queue.Queue(maxsize=depth)
+        # Compiled, and without a lock in Python for each frame; it is bounded by `_room`.
+        self._queue: queue.SimpleQueue[object] = queue.SimpleQueue()
+        self._depth = depth
+        self._room = threading.Event()
         self._realtime = realtime
         self._lossy = realtime or live
         self._stage = stage
@@ -107,10 +110,18 @@ class Prefetch:
         # Asked before the queue is: what the thread left behind is then in the queue for sure.
         over = self._stop.is_set() and self._thread is not None and not self._thread.is_alive()
         try:
-            return self._frame(self._queue.get_nowait())
+            return self._frame(self._taken(wait=False))
         except queue.Empty:
             self.ended = self.ended or over
             return None
+
+    def _taken(self, *, wait: bool) -> object:
+        item = self._queue.get(timeout=0.2) if wait else self._queue.get_nowait()
+        # A thread that is woken for each frame costs more than the frame's way through here, so a
+        # full queue is filled again when half of it is gone.
+        if not self._room.is_set() and self._queue.qsize() <= self._depth // 2:
+            self._room.set()
+        return item
 
     def _frame(self, item: object) -> Frame | None:
         if isinstance(item, Frame):
@@ -126,7 +137,7 @@ class Prefetch:
         try:
             while not self.ended:
                 try:
-                    frame = self._frame(self._queue.get(timeout=0.2))
+                    frame = self._frame(self._taken(wait=True))
                 except queue.Empty:
                     if self._stop.is_set():
                         return
@@ -187,12 +198,10 @@ class Prefetch:
     def _offer(self, item: Frame) -> None:
         if item.arrived_s is None:  # a recording in a camera's place has deadlines too
             item = replace(item, arrived_s=time.monotonic())
-        try:
-            self._queue.put_nowait(item)
+        if self._queue.qsize() < self._depth:
+            self._queue.put(item)
             self._tell()
             return
-        except queue.Full:
-            pass
         # The gap lies in front of what is now the oldest frame; marking the newest would let a clip
         # span it. So the whole queue goes: a consumer this far behind needs the newest frames.
         while True:
@@ -201,7 +210,7 @@ class Prefetch:
                 self.dropped += 1
             except queue.Empty:
                 break
-        self._queue.put_nowait(replace(item, hole="frames dropped"))
+        self._queue.put(replace(item, hole="frames dropped"))
         self._tell()
 
     def _tell(self) -> None:
@@ -210,9 +219,10 @@ class Prefetch:
 
     def _put(self, item: object) -> None:
         while not self._stop.is_set():
-            try:
-                self._queue.put(item, timeout=0.2)
+            if self._queue.qsize() < self._depth:
+                self._queue.put(item)
                 self._tell()
                 return
-            except queue.Full:
-                continue
+            self._room.clear()
+            if self._queue.qsize() > self._depth // 2:  # else it was emptied in between
+                self._room.wait(0.2)

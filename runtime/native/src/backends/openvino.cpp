@@ -202,7 +202,9 @@ class OpenVinoBackend final : public Backend {
     return core().compile_model(
         model, "CPU", ov::hint::inference_precision(hint),
         ov::hint::performance_mode(ov::hint::PerformanceMode::LATENCY),
-        ov::inference_num_threads(threads), ov::num_streams(1));
+        ov::inference_num_threads(threads), ov::num_streams(1),
+        // Pinned, every process begins with processor 0: two of one thread each share it.
+        ov::hint::enable_cpu_pinning(false));
   }
 
   ClipSpec clip_;
