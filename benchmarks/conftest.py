@@ -1,6 +1,7 @@
 """What the benchmarks share: what they were measured on, and one board for their tables.
 
-pytest benchmarks                        measures everything; the first run also makes bundles
+python benchmarks/perf_models.py         makes the bundles, once; else the first run does
+pytest benchmarks                        measures everything
 pytest benchmarks --benchmark-disable    looks whether everything works, with small twins
 """
 

@@ -4,6 +4,7 @@ Six models with drawn weights, as docs/results/performance.md lists them, and tw
 second instead of a minute, for runs that only look whether everything works. A bundle holds the
 graph after the exact passes and its int8 form; beside it lies NNCF's own, where nncf is installed.
 
+    python benchmarks/perf_models.py                 makes what is missing, so that a run only measures
     python benchmarks/perf_models.py MODEL FOLDER    what a suite starts for a missing bundle
 
 Bundles lie in .bench/ below the repository (VAD_BENCH_CACHE names another folder), in a folder
@@ -32,7 +33,7 @@ from vad_runtime.files import whole_file
 ROOT = Path(__file__).resolve().parent.parent
 Clips = npt.NDArray[np.uint8]
 
-CALIBRATION_CLIPS, CHECK_CLIPS = 4, 2
+CALIBRATION_CLIPS, CHECK_CLIPS = 2, 2
 _SOURCES = (
     "calibration/vad_calibration",
     "export/vad_export/passes",
@@ -299,4 +300,9 @@ def _by_nncf(key: str, source: Path, manifest: Any, clips: Clips, file: Path) ->
 
 
 if __name__ == "__main__":
-    make(sys.argv[1], Path(sys.argv[2]))
+    if len(sys.argv) == 3:
+        make(sys.argv[1], Path(sys.argv[2]))
+    else:
+        sys.path.insert(0, str(ROOT / "tests"))
+        for each in MODELS:
+            made(each, lambda line: print(line, flush=True))

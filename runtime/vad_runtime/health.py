@@ -108,7 +108,11 @@ class _Server(ThreadingHTTPServer):
         """Serve in a thread; beyond the limit the oldest connection is cut off."""
         with self._lock:
             if len(self._open) >= _MOST_CONNECTIONS:
-                _cut(next(iter(self._open)))
+                # Forgotten at once: its thread may take a while to notice, and the next connection
+                # of a crowd must cut off another one.
+                oldest = next(iter(self._open))
+                del self._open[oldest]
+                _cut(oldest)
             self._open[request] = None
         super().process_request(request, client_address)
 

@@ -19,7 +19,9 @@ def test_without_a_file_and_settings_all_is_as_documented() -> None:
     config = read_precision_config(None)
     assert config == PrecisionConfig()
     assert (config.method, config.check_clips, config.search) == ("mse", 32, True)
-    assert config.layers == QuantiseChoice(ops=("Conv", "Gemm", "MatMul"), first=True)
+    assert config.layers == QuantiseChoice(
+        ops=("Conv", "ConvTranspose", "Gemm", "MatMul"), first=True
+    )
     assert config.budget == Budget(spearman=0.99, auc_delta=0.005, flips=0.01, mean_error=0.02)
 
 
