@@ -33,8 +33,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from anomalib_page import PAGE
 from anomalib_peer import F32, timed
-from perf_ratios import ratio
+from perf_machine import load, wall_times_count
+from perf_ratios import LEAST_MOST, SURE, interval_kind, ratio
 
 ROOT = Path(__file__).resolve().parent.parent
 PAUSE_S = 0.02
@@ -44,6 +46,9 @@ GRAPHS: dict[str, tuple[str, dict[str, str]]] = {
     "fp32": ("fp32", F32),
 }
 """Of the peer: which graph, and what its inferencer is told."""
+HINTS = {"bf16": "bfloat16", "fp32": "float32"}
+"""What OpenVINO must say then that it computes in."""
+BUSY = "The load before the run was above 1: wall times do not count."
 LIMITS = {"int8": 0.15, "bf16": 0.02, "fp32": 1e-5}
 """Largest difference of a score to our fp32 / the largest score; the weights are drawn."""
 OURS, THEIRS, BARE = "vad-edge", "anomalib", "the same graph, without the inferencer"
@@ -146,6 +151,7 @@ def compared(one: Any, theirs: Peer, folder: Path, rounds: int, say: Callable[[s
     for name, properties in told.items():
         say(f"anomalib, {one.key} {name}: {properties}")
         assert properties["INFERENCE_NUM_THREADS"] == str(threads), properties
+        assert HINTS.get(name, "") in properties["INFERENCE_PRECISION_HINT"], (name, properties)
     backends: dict[str, Any] = {
         name: open_backend(one.bundle, "openvino", Options(precision=name, threads=threads)).backend
         for name in ("int8", "bf16", "fp32")
@@ -190,7 +196,7 @@ def compared(one: Any, theirs: Peer, folder: Path, rounds: int, say: Callable[[s
     return {"times": times, "gaps": gaps, "own": alone, "name": one.model.name, "told": told}
 
 
-def table(found: Any) -> list[str]:
+def table(found: Any, busy: list[str]) -> list[str]:
     """Return a model's table and the lines below it."""
     lines = [
         f"## {found['name']}",
@@ -208,85 +214,20 @@ def table(found: Any) -> list[str]:
             lines.append(
                 f"| {way} | {name} | {wall:.1f} | {cpu:.1f} | {' | '.join(ratios)} | {gap:.1e} |"
             )
-    own = {name: np.percentile(values, [50, 10, 90]) for name, values in found["own"].items()}
+    sure = interval_kind(len(found["own"][OURS])) == SURE
+    shares = [50, 10, 90] if sure else [50, 0, 100]
+    own = {name: np.percentile(values, shares) for name, values in found["own"].items()}
     texts = {name: f"{m:.3f} ({low:.3f} to {high:.3f})" for name, (m, low, high) in own.items()}
     return [
         *lines,
         "",
-        f"Around a model that answers at once, CPU ms a clip: anomalib's inferencer "
+        *busy,
+        f"Around a model that answers at once, CPU ms a clip "
+        f"({'10 to 90 %' if sure else LEAST_MOST}): anomalib's inferencer "
         f"{texts[THEIRS]}, vad-edge's back end {texts[OURS]}.",
         "",
     ]
 
-
-PAGE = """# anomalib beside vad-edge
-
-* Made on {day} with
-  `python benchmarks/anomalib_study.py --anomalib-python PATH --models {models} --rounds {rounds}`
-* {machine}
-* anomalib's side, an environment and a process of its own: {theirs}
-* Load of the last minute before the run: {load:.1f}. Weights are drawn, seeded.
-
-## What anomalib {version} does with a clip
-
-Two of its models score video: **AI-VAD** (`models/video/ai_vad`: optical flow, boxes, poses and
-CLIP features against stored ones, from two frames) and **FUVAS** (`models/video/fuvas`: the
-features of a video network against their principal components). Both run in PyTorch. Neither gets
-into OpenVINO by anomalib's own means:
-
-* `to_openvino` and `to_onnx` try the model on one picture, (1, 3, H, W), whatever the model takes
-  (`get_example_input` in `models/components/base/export_mixin/utils.py`). Both video models take
-  (N, frames, 3, H, W). FUVAS was tried here: `{export}`. AI-VAD needs the weights of four
-  networks from the internet: it was read, not run.
-* `OpenVINOInferencer.predict` takes pictures. FUVAS, exported by hand past `to_onnx`, is computed,
-  and then the answer is refused: `{predict}`.
-* Its integration tests skip both (`tests/integration/model/test_models.py`, August 2026).
-
-FUVAS with its default network (X3D-S, 8 frames of 224x224) takes {fuvas} a clip in
-PyTorch here: another network on another clip than those below, a number, not a comparison.
-
-## The same graph through both
-
-So what can be compared is the inferencer, with our graphs: T pictures as one batch, and a graph
-that turns them into a clip again. The fp32 graph is the bundle's, so our exact passes are in it;
-int8 there is `nncf.quantize` as it comes, which is what anomalib's `INT8_PTQ` calls. anomalib gives
-OpenVINO no settings, so its fp32 models compute in bf16 on a processor that has it, without a word:
-this is the row bf16; for fp32 it was told. {rounds} shuffled rounds, both processes in turns, all
-usable threads; medians. *x / ours* is the median of the rounds' ratios with its bootstrap interval
-of 95 %. *Difference*: largest one of a score to our fp32, as a share of the largest score. *Without
-the inferencer* is OpenVINO's call with a ready array; in f32 our graphs give the same score to the
-last bit there as here, in bf16 the pixels are rounded once more. Other work of the machine
-lengthens wall times more than CPU times.
-
-{tables}
-`predict` makes a float of each pixel, searches the largest value, divides where it is above 1 (so a
-clip whose pixels are all 0 or 1 is not divided), and copies the floats once more for its answer;
-vad-edge gives the bytes to the graph.
-
-## What each needs
-
-To the first score of {first} in fp32, a new process: import, compile, one clip. Median of {starts}
-in turns. Most memory: as the kernel counts it.
-
-| | wall s | CPU s | most memory, MB |
-|---|---:|---:|---:|
-{needs}
-
-anomalib's inferencer imports PyTorch and Lightning with it, also where only OpenVINO computes.
-
-## Others that could stand here
-
-* **DL Streamer**: maintained. Its action recognition element took an encoder of pictures and a
-  decoder of their embeddings; in its source of August 2026 the element is gone. Not measured: its
-  inference elements take pictures, no clips. Underneath is OpenVINO, which stands in the tables.
-* **Open Model Zoo's action recognition demo**: in maintenance mode by its README; a demo of given
-  models, on the same OpenVINO. Not measured.
-* **MMAction2 with MMDeploy**: exports recognisers to ONNX Runtime, OpenVINO and others, so the
-  engines would be the same. Not measured: its last commit is of October 2023, and it asks for
-  `mmcv` below 2.2.0.
-* **PaddleVideo**: networks in Paddle, on Paddle's own engine. Not measured: its last commit is of
-  March 2024, and the same graph would have to be written anew for it.
-"""
 
 FIRST_OURS = """
 import sys
@@ -351,8 +292,8 @@ def main() -> None:
     from vad_runtime.backends.checks import usable_threads
     from vad_runtime.machine import library_versions, machine_facts
 
-    load_before = os.getloadavg()[0]
-
+    load_before = load()
+    busy = [] if wall_times_count(load_before) else [BUSY, ""]
     say = functools.partial(print, file=sys.stderr, flush=True)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -364,10 +305,13 @@ def main() -> None:
             raise SystemExit(f"anomalib's side has another OpenVINO. Install {wanted} there.")
         tried = theirs.ask("fuvas", threads=usable_threads(), folder=str(folder))
         say(f"FUVAS: {tried}")
+        for way in ("export", "predict"):
+            if tried[way].startswith("gave "):
+                raise SystemExit(f"FUVAS's {way} works: {tried[way]}. The page says it does not.")
         tables = []
         models = [made(key, say) for key in args.models]
         for one in models:
-            tables += table(compared(one, theirs, folder, args.rounds, say))
+            tables += table(compared(one, theirs, folder, args.rounds, say), busy)
         theirs.close()
         rows = needs(models[-1], args.anomalib_python, folder, args.starts)
     machine = machine_facts()
@@ -380,6 +324,8 @@ def main() -> None:
         + ", ".join(f"{key} {value}" for key, value in mine.items()),
         theirs=", ".join(f"{key} {value}" for key, value in versions.items()),
         load=load_before,
+        busy="".join(f"\n{line}\n" for line in busy[:1]),
+        kind=interval_kind(args.rounds),
         version=versions["anomalib"],
         export=tried["export"],
         predict=tried["predict"],

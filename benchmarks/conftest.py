@@ -16,26 +16,34 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent))  # pytest's import mode puts no folder there
 
 BOARD = pytest.StashKey[list[str]]()
+MACHINE = pytest.StashKey[dict[str, Any]]()
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Make the board, and say where compiled peers are kept before torch is imported."""
+    """Make the board, note the machine, say where compiled peers are kept before torch is there."""
+    from perf_machine import load, machine_lines
     from perf_models import cache_folder
 
     config.stash[BOARD] = []
+    config.stash[MACHINE] = {"lines": machine_lines(), "load": load()}
     os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(cache_folder() / "inductor"))
 
 
 def pytest_report_header(config: pytest.Config) -> list[str]:
     """Name device, threads, versions and clocks, once, above the tables."""
-    from perf_machine import machine_lines
-
     mode = (
         "everything once, small twins of the models: nothing is measured"
         if not measuring(config)
         else "measuring; ratios within a round are what can be trusted"
     )
-    return [*machine_lines(), f"benchmarks: {mode}"]
+    return [*config.stash[MACHINE]["lines"], f"benchmarks: {mode}"]
+
+
+def pytest_benchmark_update_machine_info(
+    config: pytest.Config, machine_info: dict[str, Any]
+) -> None:
+    """Put what the benchmarks ran on, and its load before them, into the JSON."""
+    machine_info["vad_edge"] = config.stash[MACHINE]
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

@@ -114,16 +114,16 @@ def changed(spec: ClipSpec, **fields: str) -> ClipSpec:
 
 
 def measured(path: Path, spec: ClipSpec) -> dict[str, Times]:
-    """Return for each way the CPU ms a frame, a row a round: all, of that resizing and the ring."""
+    """Return for each way the CPU ms a frame, a row a round: all, and of that resizing."""
     ways: dict[str, Resize | None] = {DECODE: None, **resizers(spec)}
-    times: dict[str, list[tuple[float, float, float]]] = {name: [] for name in ways}
+    times: dict[str, list[tuple[float, float]]] = {name: [] for name in ways}
     pictures: dict[str, Pixels] = {}
     ring = FrameRing(spec.frames, spec.frame_shape)
     rng = np.random.default_rng(0)
     for turn in range(ROUNDS + 1):  # the first round warms up
         for name in rng.permutation(list(ways)):
             way = ways[name]
-            resizing = pushing = 0.0
+            resizing = 0.0
             count = 0
             start = time.process_time()
             for frame in frames_of(path):
@@ -133,12 +133,10 @@ def measured(path: Path, spec: ClipSpec) -> dict[str, Times]:
                 before = time.process_time()
                 pixels = way(frame)
                 resizing += time.process_time() - before
-                before = time.thread_time()  # OpenCV's threads go on spinning for a while
                 ring.push(pixels)
-                pushing += time.thread_time() - before
             took = time.process_time() - start
             if turn:
-                times[name].append((took / count, resizing / count, pushing / count))
+                times[name].append((took / count, resizing / count))
             if way is not None:
                 pictures[name] = pixels.copy()
     require_one_picture(pictures)
@@ -154,9 +152,8 @@ def require_one_picture(pictures: dict[str, Pixels]) -> None:
         assert gap.mean() < 6, (name, gap.mean())
 
 
-def tables(footage: Path) -> list[float]:
-    """Print a table for each film; return what pushing into the ring took, CPU ms a frame."""
-    pushes: list[float] = []
+def tables(footage: Path) -> None:
+    """Print a table for each film."""
     with tempfile.TemporaryDirectory() as folder:
         for size, (width, height, count) in SIZES.items():
             for codec, encoder in CODECS.items():
@@ -169,17 +166,11 @@ def tables(footage: Path) -> list[float]:
                 for way in next(iter(found.values())):
                     row = " | ".join(cells(table, way) for table in found.values())
                     print(f"| {way} | {row} |")
-                    pushes += [
-                        float(np.median(table[way][:, 2]))
-                        for table in found.values()
-                        if way != DECODE
-                    ]
-    return pushes
 
 
 def cells(table: dict[str, Times], way: str) -> str:
     """Return the three cells of one way and target; ratios are those of the rounds."""
-    whole, resizing, _ = np.median(table[way], axis=0)
+    whole, resizing = np.median(table[way], axis=0)
     if way == DECODE:
         return f"{whole:.2f} | - | -"
     ratios = table[SWSCALE][:, 1] / table[way][:, 1]
@@ -249,11 +240,10 @@ decoder's does. Read the ratios.
   `python benchmarks/frame_path_study.py VIDEO BUNDLE SCENE`{", --quick" if QUICK else ""}
 * {facts["cpu"]}, {facts["usable_threads"]} threads, portable resizer: {path_taken()}; Python
   {facts["python"]}, {versions}, {ffmpeg}""")
-    pushes = tables(footage)
-    print(f"""
-The push into the ring, a copy of 16 to 147 KiB, takes {min(pushes) * 1e3:.0f} to
-{max(pushes) * 1e3:.0f} µs of *all*. Resizing straight into the ring would save no more than
-that.""")
+    tables(footage)
+    print("""
+The push into the ring is a copy of a frame of model size, and a small part of *all*. Resizing
+straight into the ring would save no more than that.""")
     if len(arguments) == 3:
         drift(Bundle.open(arguments[1]), Path(arguments[2]))
 

@@ -29,6 +29,12 @@ def openvino(bundle: Bundle, settings: dict[str, Any], threads: int) -> Backend:
         ov.Core.compile_model = plain
 
 
+def pinned(backend: Any) -> bool:
+    """Return whether an engine of OpenVINO holds its threads on processors."""
+    compiled = backend._request.get_compiled_model()
+    return bool(compiled.get_property("ENABLE_CPU_PINNING"))
+
+
 def onnxruntime(bundle: Bundle, settings: dict[str, str], threads: int) -> Backend:
     """Return the bundle's int8 in ONNX Runtime, opened with further settings."""
     import onnxruntime as ort
@@ -64,6 +70,7 @@ def first_layer(bundle: Bundle, threads: int) -> Callable[[Any], None]:
         node = next(iter(node.output(0).get_target_inputs())).get_node()
     part = ov.Model([node.output(0)], model.get_parameters(), "first layer")
     settings = {"INFERENCE_NUM_THREADS": threads, "PERFORMANCE_HINT": "LATENCY"}
+    settings["ENABLE_CPU_PINNING"] = False  # as the back end
     request = _core().compile_model(part, "CPU", settings).create_infer_request()
 
     def run(clip: Any) -> None:

@@ -1,8 +1,11 @@
 """The page of overlap_study.py: its tables, and what was decided beside the figures for it."""
 
-from perf_machine import machine_lines
+from collections.abc import Iterator, Sequence
+
+from perf_machine import machine_lines, wall_times_count
 
 Cells = list[list[str]]
+PIN_NOTE = "OpenVINO's threads: "
 
 HEAD = ["wall ms a clip", "CPU ms a clip", "wall, x first", "CPU, x first"]
 HEADS = {
@@ -46,7 +49,7 @@ def decisions(found: dict[str, Cells]) -> list[str]:
         f"(against the same first row): {ratios(found, 'overlap', '1', 'auto', 'yes')}.",
         "The decoder's threads stay FFmpeg's choice. One thread, decoded ahead: "
         f"{ratios(found, 'overlap', '2', '1', 'yes')}.",
-        "OpenVINO should not pin its threads. By default it holds the calling thread on the first "
+        "OpenVINO does not pin its threads. By default it holds the calling thread on the first "
         "processor during each clip and the others on the next ones, in every process alike: two "
         "runs of one thread share one processor. Not pinned, the scores are the same; decoder "
         f"beside it: {ratios(found, 'settings', 'OpenVINO', 'not pinned')}; two processes at "
@@ -61,23 +64,53 @@ def decisions(found: dict[str, Cells]) -> list[str]:
     ]
 
 
-def page(found: dict[str, Cells], conditions: dict[str, str]) -> str:
+def notes(
+    name: str, rows: Cells, condition: str, models: Sequence[str], films: Sequence[str]
+) -> Iterator[str]:
+    """Yield what a part was measured under, and what is missing from it."""
+    yield condition
+    if PIN_NOTE not in condition:
+        yield f"{PIN_NOTE}whether they were pinned was not kept."
+    if not wall_times_count(condition):
+        yield "The load before it was above 1, or is not known: wall times do not count."
+    wanted = list(models)
+    if name in ("overlap", "settings"):
+        wanted = [f"{model}, {film}" for model in models for film in films]
+    seen = {row[0] for row in rows}
+    missing = [one for one in wanted if one not in seen]
+    if missing and name != "layer":
+        yield f"Not measured: {'; '.join(missing)}."
+
+
+def page(
+    found: dict[str, Cells],
+    conditions: dict[str, str],
+    models: Sequence[str],
+    films: Sequence[str],
+) -> str:
     """Return everything as Markdown."""
     lines = [
         "# Decoding beside the engine, and what else a run could gain",
         "",
         "`python benchmarks/overlap_study.py FOOTAGE`. int8 bundles of drawn weights, a hop of one "
         "clip, no tables "
-        "and no film written. Medians; ratios within a round with their 95 % interval.",
+        "and no film written. Medians; ratios within a round with their interval: of 95 %, or "
+        "least to most of fewer than 6 rounds, where it says so.",
         "",
         *(f"* {line}" for line in machine_lines()),
         "",
-        "Wall times and their ratios count only where the load before a part was below one.",
+        "Wall times and their ratios count only where the load before a part was not above 1.",
         "",
         "## Decisions",
         "",
         *(f"* {line}" for line in decisions(found)),
     ]
     for name, rows in found.items():
-        lines += ["", f"## {name}", "", conditions[name], "", *table(HEADS[name], rows)]
+        lines += ["", f"## {name}", ""]
+        for note in notes(name, rows, conditions[name], models, films):
+            lines += [note, ""]
+        lines += table(HEADS[name], rows)
+    gone = [name for name in HEADS if name not in found]
+    if gone:
+        lines += ["", f"Parts that were not measured: {', '.join(gone)}."]
     return "\n".join(lines) + "\n"

@@ -32,11 +32,11 @@ import numpy as np
 sys.path.append(str(Path(__file__).resolve().parent.parent / "tests"))
 
 from frame_path_study import write_film
-from overlap_engines import first_layer, onnxruntime, openvino, pixel_graph
-from overlap_page import HEADS, Cells, page
+from overlap_engines import first_layer, onnxruntime, openvino, pinned, pixel_graph
+from overlap_page import HEADS, PIN_NOTE, Cells, page
 from perf_machine import load
 from perf_models import made
-from perf_ratios import ratio, rounds
+from perf_ratios import SURE, interval_kind, ratio, rounds
 
 from vad_runtime.backends.base import Backend, Options
 from vad_runtime.backends.onnxruntime import OnnxRuntimeBackend
@@ -53,7 +53,7 @@ DECODERS = {"1": 1, "2": 2, "auto": 0}
 PIN, PARTITION = "ENABLE_CPU_PINNING", "TBB_PARTITIONER"
 OPENVINO: dict[str, dict[str, Any]] = {
     "pinned": {PIN: True},  # its default on Linux
-    "not pinned": {PIN: False},
+    "not pinned": {PIN: False},  # as the back end has it
     "pinned, partitioner auto": {PIN: True, PARTITION: "AUTO"},
     "not pinned, partitioner auto": {PIN: False, PARTITION: "AUTO"},
     "pinned, two streams": {PIN: True, "NUM_STREAMS": 2},
@@ -67,6 +67,8 @@ ORT: dict[str, dict[str, str]] = {
     "pinned": {"session.intra_op_thread_affinities": "2"},
 }
 """ONNX Runtime takes affinities for all threads but the caller's; its processors count from 1."""
+PINNED = dict.fromkeys(HEADS, "not pinned") | dict.fromkeys(("settings", "crowd"), "as rows say")
+"""Of OpenVINO in each part."""
 
 
 class Runs:
@@ -99,8 +101,8 @@ def compared(calls: dict[str, Callable[[], None]], count: int, runs: Runs) -> Ce
         wall, cpu = (np.median(one) / runs.clips for one in (times.wall_ms, times.cpu_ms))
         ratios = ["1", "1"]
         if times is not first:
-            ratios = [str(ratio(times.wall_ms, first.wall_ms))]
-            ratios.append(str(ratio(times.cpu_ms, first.cpu_ms)))
+            ratios = [ratio(times.wall_ms, first.wall_ms).told()]
+            ratios.append(ratio(times.cpu_ms, first.cpu_ms).told())
         rows.append([*name.split(" | "), f"{wall:.1f}", f"{cpu:.1f}", *ratios])
         say(rows[-1])
     return rows
@@ -116,6 +118,7 @@ def overlap(films: dict[str, Path], args: argparse.Namespace) -> Cells:
     for key in args.models:
         bundle = made(key).bundle
         engines = {threads: openvino(bundle, {}, threads) for threads in (2, 1)}
+        assert not any(map(pinned, engines.values()))
         for film, path in films.items():
             runs = Runs(bundle, path)
             calls = {
@@ -187,7 +190,7 @@ def crowd(args: argparse.Namespace) -> Cells:
                 walls[way].append(_two_at_once(bundle.path, way, 15))
         first = np.array(walls["pinned"])
         for way, values in walls.items():
-            text = str(ratio(np.array(values), first)) if way == "not" else "1"
+            text = ratio(np.array(values), first).told() if way == "not" else "1"
             rows.append([key, way, f"{np.median(values):.1f}", text])
             say(rows[-1])
     return rows
@@ -227,6 +230,7 @@ def handover(count: int) -> Cells:
             plan = Options(precision="fp32", threads=2)
             ours: Any = OpenVinoBackend(file, manifest, plan)
             other: Any = OnnxRuntimeBackend(file, manifest, plan)
+        assert not pinned(ours)
         request, session = ours._request, other._session
         kept = ov.Tensor(_writable(clip), shared_memory=True)
         own = ov.Tensor(np.empty_like(clip))  # OpenVINO's memory: a clip is copied into it
@@ -259,8 +263,10 @@ def handover(count: int) -> Cells:
         held = rounds(many, count=count * 2, warm_up=1, max_s=60.0)
         for name, times in held.items():
             per_call = times.cpu_ms / 300 * 1e3
-            low, high = np.percentile(per_call, [10, 90])
-            spread = f"{np.median(per_call):.0f} ({low:.0f} to {high:.0f})"
+            kind = interval_kind(len(per_call))
+            low, high = np.percentile(per_call, [10, 90] if kind == SURE else [0, 100])
+            spread = f"{low:.0f} to {high:.0f}, {'10 to 90 %' if kind == SURE else kind}"
+            spread = f"{np.median(per_call):.0f} ({spread})"
             rows.append([key, *name.split(" | "), spread])
             say(rows[-1])
     return rows
@@ -278,6 +284,7 @@ def layer(args: argparse.Namespace) -> Cells:
     """Measure R(2+1)D's clip, and a graph that ends behind its first layer; one thread each."""
     one = made("r2plus1d_18")
     engine = openvino(one.bundle, {}, 1)
+    assert not pinned(engine)
     clip = one.clips()[:1]
     part = first_layer(one.bundle, 1)
     calls: dict[str, Callable[[], object]] = {
@@ -289,9 +296,10 @@ def layer(args: argparse.Namespace) -> Cells:
     rows: Cells = [[name, f"{np.median(x.cpu_ms):.1f} ms of CPU time"] for name, x in held.items()]
     whole, first = (times.cpu_ms for times in held.values())
     share = ratio(first, whole)
+    kind = "" if share.kind == SURE else f", {share.kind}"
     for hop in (8, 4):
         less = [f"{100 * x * (1 - hop / 16):.1f}" for x in (share.value, share.low, share.high)]
-        rows.append([f"saved at hop {hop}, at most", "{} % ({} to {})".format(*less)])
+        rows.append([f"saved at hop {hop}, at most", f"{less[0]} % ({less[1]} to {less[2]}{kind})"])
     for row in rows:
         say(row)
     return rows
@@ -335,12 +343,13 @@ def main() -> None:
         for name in args.parts:
             before = load()
             found[name] = parts[name]()
-            conditions[name] = f"{date.today()}, up to {args.rounds} rounds; before: {before}"
+            conditions[name] = f"{date.today()}, up to {args.rounds} rounds; before: {before}; "
+            conditions[name] += f"{PIN_NOTE}{PINNED[name]}"
             if args.json:
                 kept = {"tables": found, "conditions": conditions}
                 args.json.write_text(json.dumps(kept, indent=1), encoding="utf-8")
     found = {name: found[name] for name in HEADS if name in found}
-    text = page(found, conditions)
+    text = page(found, conditions, MODELS, list(FILMS))
     print(text)
     print(f"took {time.perf_counter() - began:.0f} s", file=sys.stderr)
     if args.md:

@@ -1,5 +1,8 @@
 """The lines above every table: processor, threads, versions, clocks, other load."""
 
+import os
+import re
+
 from vad_runtime.backends.checks import usable_threads
 from vad_runtime.bench.conditions import clocks
 from vad_runtime.machine import library_versions, machine_facts
@@ -15,7 +18,7 @@ def machine_lines() -> list[str]:
     gpu = f"; {machine['gpu']}" if "gpu" in machine else ""
     return [
         f"device: {machine['cpu']} ({machine['architecture']}), {usable_threads()} of "
-        f"{machine['cores']} cores usable, as many threads for every engine{gpu}",
+        f"{machine['cores']} cores usable{gpu}",
         f"versions: python {machine['python']}, {versions}",
         clock_line(),
         f"frame ring: {ring}, portable resizer: {path_taken()}",
@@ -32,10 +35,14 @@ def clock_line() -> str:
     return f"clocks: governor {governor}, now {now}{most}{'; ' + held if held else ''}; {load()}"
 
 
+def wall_times_count(told: str) -> bool:
+    """Return whether a machine with the load that `load` told then had time for what it ran."""
+    found = re.search(r"load of the last minute ([0-9.]+)", told)
+    return found is not None and float(found[1]) <= 1
+
+
 def load() -> str:
     """Return the number of processes that ran or waited in the last minute."""
-    import os
-
     try:
         return f"load of the last minute {os.getloadavg()[0]:.1f}"
     except OSError:

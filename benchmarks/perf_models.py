@@ -4,7 +4,7 @@ Six models with drawn weights, as docs/results/performance.md lists them, and tw
 second instead of a minute, for runs that only look whether everything works. A bundle holds the
 graph after the exact passes and its int8 form; beside it lies NNCF's own, where nncf is installed.
 
-    python benchmarks/perf_models.py                 makes what is missing, so that a run only measures
+    python benchmarks/perf_models.py                 makes what is missing: a run only measures then
     python benchmarks/perf_models.py MODEL FOLDER    what a suite starts for a missing bundle
 
 Bundles lie in .bench/ below the repository (VAD_BENCH_CACHE names another folder), in a folder

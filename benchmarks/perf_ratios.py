@@ -5,6 +5,8 @@ taken within each round, and the rounds only tell how sure it is::
 
     round 1   B A C      b1 / a1   c1 / a1       ratio = median over the rounds
     round 2   A C B      b2 / a2   c2 / a2       interval = bootstrap of that median
+
+Of fewer than six rounds a bootstrap says little: there the interval is the least and the most.
 """
 
 import time
@@ -20,6 +22,9 @@ Series = npt.NDArray[np.float64]
 PAUSE_S = 0.02
 """Between two calls: the threads of one engine spin for a while, at the cost of the next one."""
 _RESAMPLES = 4000
+_ENOUGH = 6
+"""Rounds from which on a bootstrap is made."""
+SURE, LEAST_MOST = "95 %", "least to most"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,19 +48,34 @@ class Times:
 
 @dataclass(frozen=True, kw_only=True)
 class Ratio:
-    """A median over rounds and its 95 % interval."""
+    """A median over rounds and its interval."""
 
     value: float
     low: float
     high: float
     rounds: int
 
+    @property
+    def kind(self) -> str:
+        """What the interval is."""
+        return interval_kind(self.rounds)
+
     def __str__(self) -> str:
         return f"{self.value:.2f} ({self.low:.2f} to {self.high:.2f})"
 
-    def as_dict(self) -> dict[str, float]:
+    def told(self) -> str:
+        """Return it for where no table's head tells the kind of the interval."""
+        return str(self) if self.kind == SURE else f"{str(self)[:-1]}, {self.kind})"
+
+    def as_dict(self) -> dict[str, float | str]:
         """Return it for a report."""
-        return {"value": self.value, "low": self.low, "high": self.high, "rounds": self.rounds}
+        found: dict[str, float | str] = {"value": self.value, "low": self.low, "high": self.high}
+        return {**found, "rounds": self.rounds, "kind": self.kind}
+
+
+def interval_kind(rounds: int) -> str:
+    """Return what an interval of so many rounds is."""
+    return SURE if rounds >= _ENOUGH else LEAST_MOST
 
 
 def rounds(
@@ -100,7 +120,7 @@ def rounds(
 
 
 def ratio(numerator: Series, denominator: Series, *, seed: int = 0) -> Ratio:
-    """Return the median over rounds of numerator / denominator, with its bootstrap interval.
+    """Return the median over rounds of numerator / denominator, with its interval.
 
     Args:
         numerator: Shape (rounds,).
@@ -108,9 +128,11 @@ def ratio(numerator: Series, denominator: Series, *, seed: int = 0) -> Ratio:
         seed: Of the resampling.
     """
     each = np.asarray(numerator, np.float64) / np.asarray(denominator, np.float64)
-    rng = np.random.default_rng(seed)
-    drawn = np.median(rng.choice(each, (_RESAMPLES, len(each))), axis=1)
-    low, high = np.percentile(drawn, [2.5, 97.5])
+    low, high = each.min(), each.max()
+    if interval_kind(len(each)) == SURE:
+        rng = np.random.default_rng(seed)
+        drawn = np.median(rng.choice(each, (_RESAMPLES, len(each))), axis=1)
+        low, high = np.percentile(drawn, [2.5, 97.5])
     return Ratio(value=float(np.median(each)), low=float(low), high=float(high), rounds=len(each))
 
 
@@ -121,7 +143,7 @@ def best_of_rounds(
 
     Other guests of the machine only ever add time, so the least time of many short calls is what
     the code takes by itself, and code that has become slower is slower in its best call too: one
-    may look again where the ratio is above the limit, and cannot look a real regression away.
+    may look again where the ratio is above the limit, and seldom looks a real regression away.
 
     Args:
         ours: What is guarded.

@@ -1,7 +1,10 @@
 """The targets of the project, and whether a measurement meets them."""
 
+import math
 from dataclasses import dataclass
 from typing import Any, Literal
+
+from perf_ratios import LEAST_MOST, SURE, Ratio
 
 NNCF_LEAST = 0.95
 """Our int8 is never slower than NNCF's: NNCF's time / ours."""
@@ -20,43 +23,77 @@ class Target:
 
     name: str
     value: float
+    """NaN = not measured."""
     wanted: float
     sense: Literal["least", "most"]
     unit: str = ""
     low: float | None = None
     high: float | None = None
+    kind: str = SURE
+    """What the interval from `low` to `high` is."""
+
+    @property
+    def measured(self) -> bool:
+        """Whether there is a figure."""
+        return not math.isnan(self.value)
 
     @property
     def met(self) -> bool:
-        """Whether the figure itself is where it shall be."""
+        """Whether the figure itself is where it shall be; one that was not measured is not."""
         return self.value >= self.wanted if self.sense == "least" else self.value <= self.wanted
 
     @property
     def verdict(self) -> str:
-        """`met` or `not met`, and whether the interval says the same."""
-        word = "met" if self.met else "not met"
-        if self.low is None or self.high is None or not self.low <= self.wanted <= self.high:
-            return word
-        return f"{word}, within the interval"
+        """`met`, `not met` or `not measured`, and how sure that is."""
+        if not self.measured:
+            return "not measured"
+        words = ["met" if self.met else "not met"]
+        if self.low is not None and self.high is not None:
+            words += ["within the interval"] if self.low <= self.wanted <= self.high else []
+            words += ["few rounds"] if self.kind == LEAST_MOST else []
+        return ", ".join(words)
+
+    def figure(self) -> str:
+        """Return the figure, its interval and its unit."""
+        if not self.measured:
+            return "-"
+        kind = "" if self.kind == SURE else f", {self.kind}"
+        interval = "" if self.low is None else f" ({self.low:.2f} to {self.high:.2f}{kind})"
+        return f"{self.value:.2f}{interval}{self.unit}"
 
     def line(self) -> str:
         """Return it for a terminal."""
         sign = ">=" if self.sense == "least" else "<="
-        interval = "" if self.low is None else f" ({self.low:.2f} to {self.high:.2f})"
-        return (
-            f"{self.name}: {self.value:.2f}{interval}{self.unit}, "
-            f"wanted {sign} {self.wanted:g}{self.unit}: {self.verdict}"
-        )
+        wanted = f"wanted {sign} {self.wanted:g}{self.unit}"
+        return f"{self.name}: {self.figure()}, {wanted}: {self.verdict}"
 
     def as_dict(self) -> dict[str, Any]:
         """Return it for a report."""
         return {
             "name": self.name,
-            "value": self.value,
+            "value": self.value if self.measured else None,
+            "figure": self.figure(),
             "wanted": self.wanted,
             "sense": self.sense,
             "unit": self.unit,
             "low": self.low,
             "high": self.high,
+            "kind": self.kind,
             "verdict": self.verdict,
         }
+
+
+def target_of(
+    name: str, found: Ratio, *, wanted: float, sense: Literal["least", "most"], unit: str = ""
+) -> Target:
+    """Return the target of a figure that was taken within rounds."""
+    return Target(
+        name=name,
+        value=found.value,
+        wanted=wanted,
+        sense=sense,
+        unit=unit,
+        low=found.low,
+        high=found.high,
+        kind=found.kind,
+    )

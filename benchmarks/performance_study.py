@@ -4,7 +4,8 @@
 
 Runs `pytest benchmarks` in a process of its own and reads its JSON; `--json FILE` reads one that is
 there. The plots are written beside the page, in a folder of its name. Use a machine that does
-nothing else: the page says how busy it was before.
+nothing else: the page says how busy it was before. Machine and load are those of the run, which
+the JSON holds.
 """
 
 import argparse
@@ -13,11 +14,9 @@ import subprocess
 import sys
 import tempfile
 import time
-from datetime import date
 from pathlib import Path
 from typing import Any
 
-from perf_machine import load, machine_lines
 from perf_page import page
 from perf_plots import save_plots
 
@@ -47,13 +46,12 @@ def run_suites(file: Path, only: str | None) -> float:
 def main() -> None:
     """Run, draw, write."""
     args = parsed()
-    machine = machine_lines()
-    busy = load()
     with tempfile.TemporaryDirectory() as folder:
         file = args.json or Path(folder) / "run.json"
         seconds = None if args.json else run_suites(file, args.only)
         found: dict[str, Any] = json.loads(file.read_text())
     tests = found["benchmarks"]
+    ran_on = found.get("machine_info", {}).get("vad_edge", {})
     pictures: dict[str, str] = {}
     if args.write:
         beside = args.write.with_suffix("")
@@ -63,11 +61,13 @@ def main() -> None:
     text = page(
         tests,
         pictures,
-        machine=machine,
-        made=f"{found['datetime'][:10] if args.json else date.today().isoformat()}",
-        command=COMMAND + (f" --only '{args.only}'" if args.only else ""),
+        machine=ran_on.get("lines", ["machine: not kept"]),
+        made=found["datetime"][:10],
+        command=COMMAND
+        + (f" --only '{args.only}'" if args.only else "")
+        + (f" --json {args.json.name}" if args.json else ""),
         seconds=seconds,
-        busy=busy,
+        busy=ran_on.get("load", "load not kept"),
     )
     if args.write:
         args.write.write_text(text, encoding="utf-8")

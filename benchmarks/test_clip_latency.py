@@ -1,6 +1,8 @@
 """What a clip costs: every engine and every peer, in the same rounds of one process."""
 
 import gc
+import json
+import math
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -8,8 +10,8 @@ import numpy as np
 import pytest
 from perf_models import MODELS, Made
 from perf_peers import BF16, COMPILED, EAGER, INT8, NNCF, Engines, engines_of, require_same
-from perf_ratios import Times, ratio, rounds
-from perf_targets import NNCF_LEAST, Target
+from perf_ratios import Times, interval_kind, ratio, rounds
+from perf_targets import NNCF_LEAST, Target, target_of
 from pytest_benchmark.fixture import BenchmarkFixture
 
 from vad_runtime.backends.base import Options
@@ -81,7 +83,8 @@ def test_a_clip_on_every_engine(
     rows.sort(key=lambda row: row[1])
     for row in rows:
         row[-1] = f"{row[-1]:.1e}"
-    head = ["engine", "wall ms", "p90", "int8 peak", "x eager (95 %)", "difference"]
+    kind = interval_kind(len(eager))
+    head = ["engine", "wall ms", "p90", "int8 peak", f"x eager ({kind})", "difference"]
     board.table(f"{MODELS[model].name}, one clip, {len(eager)} rounds", head, rows)
     if COMPILED in engines.notes:
         board.note(f"{MODELS[model].name}: {COMPILED}: {engines.notes[COMPILED]}")
@@ -107,26 +110,35 @@ def targets(made: Made, held: dict[str, Times]) -> Iterator[Target]:
     wanted = made.model.eager
     assert wanted is not None
     for peer, least in ((EAGER, wanted), (NNCF, NNCF_LEAST)):
-        if peer in held:
-            found = ratio(held[peer].wall_ms, held[INT8].wall_ms)
-            yield Target(
-                name=f"{name}: int8, x {peer}",
-                value=found.value,
-                wanted=least,
-                sense="least",
-                low=found.low,
-                high=found.high,
-            )
-    if made.key == "timesformer" and BF16 in held:
-        found = ratio(held[EAGER].wall_ms, held[BF16].wall_ms)
-        yield Target(
-            name=f"{name}: bf16, x {EAGER}",
-            value=found.value,
-            wanted=4,
-            sense="least",
-            low=found.low,
-            high=found.high,
-        )
+        yield faster(f"{name}: int8, x {peer}", held, peer, INT8, least)
+    if made.key == "timesformer":
+        yield faster(f"{name}: bf16, x {EAGER}", held, EAGER, BF16, 4)
+
+
+def faster(name: str, held: dict[str, Times], peer: str, ours: str, least: float) -> Target:
+    """Return the target of a peer's time / ours; not measured where one of them is not there."""
+    if peer not in held or ours not in held:
+        return Target(name=name, value=math.nan, wanted=least, sense="least")
+    found = ratio(held[peer].wall_ms, held[ours].wall_ms)
+    return target_of(name, found, wanted=least, sense="least")
+
+
+def test_a_target_without_its_peer_is_not_measured() -> None:
+    times = Times(wall_ms=np.full(8, 2.0), cpu_ms=np.full(8, 2.0))
+    held = {INT8: times, EAGER: times}
+    there, gone = (faster("a", held, peer, INT8, 0.9) for peer in (EAGER, NNCF))
+    assert (there.verdict, there.met) == ("met", True)
+    assert (gone.verdict, gone.met) == ("not measured", False)
+    assert "not measured" in gone.line()
+    assert json.loads(json.dumps(gone.as_dict(), allow_nan=False))["value"] is None
+
+
+def test_an_interval_of_few_rounds_is_named_as_what_it_is() -> None:
+    few, many = (ratio(np.array([2.0, 3, 4] * n), np.ones(3 * n)) for n in (1, 2))
+    assert (few.low, few.high, few.kind) == (2, 4, "least to most")
+    assert many.kind == "95 %"
+    verdicts = [target_of("a", r, wanted=1, sense="least").verdict for r in (few, many)]
+    assert verdicts == ["met, few rounds", "met"]
 
 
 @pytest.mark.parametrize("batch", [1, 4])

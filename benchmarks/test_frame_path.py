@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 from helpers import moving_blob, write_video
-from perf_ratios import ratio, rounds
+from perf_ratios import interval_kind, ratio, rounds
 from pytest_benchmark.fixture import BenchmarkFixture
 
 from vad_runtime.contracts import BackendError, ClipSpec
@@ -107,7 +107,8 @@ def test_decode_and_resize(
                 str(ratio(fast, resize)) if sure else None,
             ]
         )
-    head = ["way", "CPU ms a frame", "of that resizing", "x fast (95 %)"]
+    kind = interval_kind(len(fast))
+    head = ["way", "CPU ms a frame", "of that resizing", f"x fast ({kind})"]
     board.table(f"{size} H.264 to 128 x 128 grey, one thread", head, rows)
 
 

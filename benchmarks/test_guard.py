@@ -1,7 +1,7 @@
 """Ratios that must not get worse, each to a reference that runs beside it in the same rounds.
 
 No times: a ratio of processor times is much the same on another machine, and `best_of_rounds` looks
-again where it is too large, in a way that cannot hide code that has become slower. Limits lie a
+again where it is too large, in a way that seldom hides code that has become slower. Limits lie a
 fifth or more above the largest ratio that was seen while ten other processes were at work on two
 cores (GCC 12 and Python 3.11 on an AMD EPYC with AVX-512); for `unsigned`, between the two. What
 each notices was tried by making the guarded code slower::

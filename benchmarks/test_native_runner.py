@@ -62,5 +62,5 @@ def test_the_same_film_in_cpp_and_in_python(
     rows = [[name, float(np.median(one.wall_ms)) / 1e3] for name, one in held.items()]
     rows[0].append(str(faster))
     rows[1].append("1")
-    head = ["program", "s", "x Python (95 %)"]
+    head = ["program", "s", f"x Python ({faster.kind})"]
     board.table(f"{made.model.name}: a film from start to end of the process", head, rows)

@@ -10,6 +10,7 @@ p99. The p99 is that of all streams together, of 400 clips and more.
 """
 
 import contextlib
+import itertools
 import math
 import os
 import signal
@@ -31,6 +32,7 @@ from pytest_benchmark.fixture import BenchmarkFixture
 from vad_runtime.live.status import SiteStatus
 
 FPS, HOP = 25, 16
+PERIOD_S = HOP / FPS
 SETTLE_S, MEASURE_S = 3.0, 33.0
 BESIDE = 0.1
 """Processors that others may take before the board says so."""
@@ -147,6 +149,7 @@ def site_with(
         ended = time.monotonic()
         ours, all_of_it = cpu_s(process.pid) - ours, machine_s() - all_of_it
         status = asked(url)
+        time.sleep(2 * PERIOD_S)  # the clip behind the stretch tells whether one before it is lost
     assert len(status.streams) == streams
     assert not any(engine.errors for engine in status.engines)
     assert all(one.score is not None for one in status.streams)
@@ -162,14 +165,41 @@ def site_with(
 
 
 def latencies_of(noted: list[str], streams: int, begun: float, ended: float) -> list[list[float]]:
-    """Return the latencies of each stream's clips that were due in a stretch of time, ms."""
-    found: list[list[float]] = [[] for _ in range(streams)]
+    """Return the latencies of each stream's clips that were due in a stretch of time, ms.
+
+    A clip is due when its last frame comes: its latency before it was noted. Between two clips that
+    were scored, one is missing in each period that went by without, whether it was noted as left
+    out or not.
+    """
+    scored: list[list[tuple[float, float]]] = [[] for _ in range(streams)]
+    left_out = [0] * streams
     for line in noted:
-        stream, when, latency_s = line.split()
-        if begun <= float(when) < ended:
-            found[int(stream)].append(float(latency_s) * 1e3)
-    due = int((ended - begun) * FPS / HOP) - 1  # one may lie on either edge
-    return [values + [math.inf] * (due - len(values)) for values in found]
+        number, when, latency_s = (float(value) for value in line.split())
+        if math.isfinite(latency_s):
+            scored[int(number)].append((when - latency_s, latency_s * 1e3))
+        elif begun <= when < ended:
+            left_out[int(number)] += 1
+    return [
+        [latency_ms for due, latency_ms in mine if begun <= due < ended]
+        + [math.inf] * max(missing([due for due, _ in mine], begun, ended), known)
+        for mine, known in zip(scored, left_out, strict=True)
+    ]
+
+
+def missing(times: list[float], begun: float, ended: float) -> int:
+    """Return how many clips of a stretch of time are missing among the times of those that came."""
+    times = sorted(times) or [begun - PERIOD_S / 2]
+    gaps = [
+        one + (other - one) * place / count
+        for one, other in itertools.pairwise(times)
+        for count in [round((other - one) / PERIOD_S)]
+        for place in range(1, count)
+    ]
+    # Before the first and behind the last there is no neighbour.
+    most = math.ceil((ended - begun) / PERIOD_S) + 1
+    gaps += [times[0] - place * PERIOD_S for place in range(1, most)]
+    gaps += [times[-1] + place * PERIOD_S for place in range(1, most)]
+    return sum(begun <= when < ended for when in gaps)
 
 
 @contextlib.contextmanager
@@ -299,10 +329,45 @@ def test_a_load_is_late_where_one_stream_bears_all_the_losses() -> None:
 
 
 def test_clips_of_the_start_do_not_count_and_lost_ones_do() -> None:
-    noted = ["0 10.0 3.5", "1 20.0 0.02", "0 21.0 inf", "1 21.2 0.04", "0 31.0 9"]
-    three_clips_s = 3 * HOP / FPS
+    noted = ["0 10.0 3.5", "1 20.12 0.02", "0 21.0 inf", "1 21.4 0.02", "0 32.0 9"]
+    three_clips_s = 3 * PERIOD_S
     found = latencies_of(noted, 3, 20.0, 20.0 + three_clips_s)
-    assert found == [[math.inf, math.inf], [20.0, 40.0], [math.inf, math.inf]]
+    assert found == [[math.inf] * 3, [20.0, 20.0, math.inf], [math.inf] * 3]
+
+
+def notes_of(streams: int, *, without: int | None = None, latency_s: float = 0.02) -> list[str]:
+    """Return the notes of 60 clips of each stream, from second 0; one of each may be lost."""
+    return [
+        f"{stream} {0.07 * stream + place * PERIOD_S + latency_s} {latency_s}"
+        for stream in range(streams)
+        for place in range(60)
+        if place != without
+    ]
+
+
+def load_from(noted: list[str]) -> Load:
+    """Return the load of 8 streams in 33 seconds."""
+    return load_of(*latencies_of(noted, 8, 3.0, 36.0))
+
+
+@pytest.mark.parametrize("place", [5, 30, 55], ids=["at its begin", "within", "at its end"])
+def test_one_clip_of_each_stream_that_never_came_is_late(place: int) -> None:
+    assert load_from(notes_of(8)).late == 0
+    found = load_from(notes_of(8, without=place))
+    assert found.late == 8
+    assert not found.in_time
+    assert len(found.pooled_ms) == len(load_from(notes_of(8)).pooled_ms)
+
+
+def test_a_clip_that_is_late_leaves_no_gap() -> None:
+    late = [line if i % 7 else f"0 {i * PERIOD_S + 0.6} 0.6" for i, line in enumerate(notes_of(1))]
+    found = latencies_of(late, 1, 3.0, 36.0)[0]
+    assert max(found) == 600.0
+
+
+def test_a_clip_that_was_left_out_counts_once() -> None:
+    noted = [*notes_of(8, without=30), *(f"{i} {31 * PERIOD_S + 0.5} inf" for i in range(8))]
+    assert load_from(noted).late == 8
 
 
 @pytest.fixture(autouse=True)

@@ -37,19 +37,21 @@ def make(
     source: str = "x",
     dtype: int = TensorProto.FLOAT,
     rank: int = 5,
+    batch: int | str = "N",
+    opset: int = 18,
 ) -> onnx.ModelProto:
-    """Return a checked model; its one input has a free first dimension."""
+    """Return a checked model; its one input has a free first dimension unless told otherwise."""
     graph = helper.make_graph(
         [
             helper.make_node(kind, inputs, [output], name=f"n_{output}", **attributes)
             for kind, inputs, output, attributes in nodes
         ],
         "test",
-        [helper.make_tensor_value_info(source, dtype, ["N", *shape])],
+        [helper.make_tensor_value_info(source, dtype, [batch, *shape])],
         [helper.make_tensor_value_info(o, TensorProto.FLOAT, [None] * rank) for o in outputs],
         [numpy_helper.from_array(np.asarray(v), k) for k, v in constants.items()],
     )
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=9)
     onnx.checker.check_model(model, full_check=True)
     return model
 

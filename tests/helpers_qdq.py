@@ -18,6 +18,7 @@ import onnxruntime
 from onnx import TensorProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
+from vad_calibration.graph import COPY
 from vad_calibration.placement import QuantiseChoice, activation_tensors, quantisable_layers
 from vad_calibration.qdq import qdq_from_model
 
@@ -188,6 +189,8 @@ def int8_kinds(model: onnx.ModelProto, shape: Sequence[int], folder: Path) -> di
     for node in compiled.get_runtime_model().get_ordered_ops():
         about = node.get_rt_info()
         kind = str(about["layerType"].get())
+        if node.get_friendly_name().startswith(COPY):
+            continue
         if kind in ("Convolution", "Deconvolution", "FullyConnected", "MatMul"):
             kinds[f"{kind} {len(kinds)}"] = str(about["runtimePrecision"].get())
     return kinds

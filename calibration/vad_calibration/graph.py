@@ -5,11 +5,15 @@ from collections.abc import Container, Mapping
 from functools import cached_property
 from itertools import chain, count
 from math import prod
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import onnx
 from onnx import NodeProto, TensorProto
+
+COPY = "vad_copy_"
+"""How the names of nodes begin that only copy pixels; an engine need not count them as layers."""
 
 LIGHT = 1024
 """Initialisers of so many elements or fewer may be shapes and axes, which shape inference needs."""
@@ -95,10 +99,15 @@ def attribute(node: NodeProto, name: str, default: int) -> int:
     return next((int(a.i) for a in node.attribute if a.name == name), default)
 
 
+def attributes(node: NodeProto) -> dict[str, Any]:
+    """Return a node's attributes by name."""
+    return {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
+
+
 def copies(node: NodeProto, weight: npt.NDArray[np.generic]) -> bool:
     """Return whether a convolution only copies pixels: each kernel holds a single 1, or nothing.
 
-    Such stand for moves of pixels (`input_stacking`, `output_blocking`). In floating point they
+    Such stand for moves of pixels (`stack_rows`, `output_blocking`). In floating point they
     keep whole numbers up to 255 as they are, in INT8 they would not.
     """
     if node.op_type != "Conv" or len(node.input) > 2 or weight.size > LIGHT:

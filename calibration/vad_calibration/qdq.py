@@ -23,6 +23,7 @@ from vad_calibration.placement import (
     quantisable_layers,
     roundings,
 )
+from vad_calibration.rows import stack_rows
 from vad_runtime.contracts import ExportError
 
 _OPSET = 13
@@ -42,6 +43,8 @@ def qdq_from_model(
     A value is rounded to ``clip(round(x / s), -128, 127) * s`` with ``s = limit / 127``
     (Krishnamoorthi, arXiv 1806.08342, symmetric), where only what lies beyond the limit becomes
     -128; a weight to -127 .. 127, with one s an output channel, from its largest magnitude.
+
+    A convolution of one channel also reads several rows as channels then (`stack_rows`).
 
     Args:
         model: The fp32 graph; only read.
@@ -81,6 +84,7 @@ def qdq_from_model(
     for layer in chosen:
         _round_weight(graph, made, layer)
     made.finish({layer.weight for layer in chosen})
+    stack_rows(out)
     return out
 
 

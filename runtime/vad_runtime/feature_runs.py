@@ -33,7 +33,7 @@ from vad_runtime.labels import Labels, VideoLabels
 from vad_runtime.machine import library_versions, machine_facts
 from vad_runtime.runs import RunOptions, result_folder, whole_results
 from vad_runtime.scoring import CausalScorer, offline_scores
-from vad_runtime.sinks import Row, RowWriter, plot_available, save_plot
+from vad_runtime.sinks import NO_MATPLOTLIB, Row, RowWriter, plot_available, save_plot
 
 NOTE = "each score comes from features of the whole video; it is not what a live run would give"
 
@@ -185,7 +185,7 @@ def _plot(
     if not options.plot:
         return "not asked for"
     if not plot_available():
-        return "matplotlib is not installed; pip install 'vad-edge[plot]'"
+        return NO_MATPLOTLIB
     truth = truth_of_features(options.labels, file) if options.labels else None
     save_plot(
         folder / "scores.png",

@@ -26,6 +26,7 @@ from vad_runtime.live.base import StateChange
 from vad_runtime.machine import library_versions, machine_facts
 from vad_runtime.scoring import ClipMean, offline_scores
 from vad_runtime.sinks import (
+    NO_MATPLOTLIB,
     Row,
     RowWriter,
     open_overlay,
@@ -324,7 +325,7 @@ class _Run:
         if not self._options.plot:
             return "not asked for"
         if not plot_available():
-            return "matplotlib is not installed; pip install 'vad-edge[plot]'"
+            return NO_MATPLOTLIB
         truth = self._truth
         save_plot(
             self._folder / "scores.png",

@@ -21,6 +21,7 @@ from vad_runtime.features import FeatureFile, find_features
 from vad_runtime.labels import Labels, read_labels
 from vad_runtime.progress import progress
 from vad_runtime.runs import RunOptions, refuse_old_results, require_video, run_source
+from vad_runtime.sinks.plot import NO_MATPLOTLIB, plot_available
 from vad_runtime.sources import find_sources
 from vad_runtime.sources.address import address_from_text
 from vad_runtime.sources.base import LIVE
@@ -81,8 +82,10 @@ def score(bundle: Path, files: tuple[Path, ...], out: Path, offline: bool, **opt
     opened = Bundle.open(bundle)
     jobs = _jobs(opened, files)
     run_options = _run_options(options, live=False, offline=offline)
-    choice = _opened_backend(opened, options)
     folders = _folders([name for name, _ in jobs], out)
+    if len(jobs) == 1:
+        refuse_old_results(folders[0], run_options.overwrite)  # before an engine is loaded
+    choice = _opened_backend(opened, options)
     failed = 0
     try:
         with progress("scoring", len(jobs) if len(jobs) > 1 else None) as bar:
@@ -246,6 +249,8 @@ def _run_options(
 def _opened_backend(bundle: Bundle, options: dict[str, Any]) -> Choice:
     choice = open_backend(bundle, options["backend"], wanted_of(options))
     click.echo(f"{bundle.name}: {bundle.manifest.name} on {choice.line}")
+    if options["plot"] and not plot_available():
+        click.echo(f"no scores.png: {NO_MATPLOTLIB}", err=True)
     return choice
 
 

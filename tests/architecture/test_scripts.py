@@ -53,9 +53,10 @@ def started(
     """
     more = {"LOG": str(tree / "log"), "VAD_TEST_PRESETS": presets, "AFTER": after}
     path = f"{tree}/.venv/bin{os.pathsep}{os.environ['PATH']}"
+    clean = {k: v for k, v in os.environ.items() if not k.startswith("VAD_") and k != "CXX"}
     return subprocess.Popen(
         [tree / "scripts" / "test"],
-        env={**os.environ, **more, "FAILS": fails, "WAITS": waits, "PATH": path},
+        env={**clean, **more, "FAILS": fails, "WAITS": waits, "PATH": path},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,

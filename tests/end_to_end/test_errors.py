@@ -181,6 +181,7 @@ def test_results_that_stand_there_are_kept_unless_overwriting_is_asked_for(
     (room.out / "scores.csv").write_text("precious\n")
     done = vad_run(command, room.bundle, room.source, "-o", room.out, "--no-overlay", "--no-plot")
     assert_one_line_error(done, "scores.csv", "--overwrite")
+    assert done.stdout == "", "an engine was loaded for nothing"
     assert [file.name for file in room.out.iterdir()] == ["scores.csv"]
     assert (room.out / "scores.csv").read_text() == "precious\n"
     done = vad_run(

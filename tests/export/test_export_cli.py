@@ -122,9 +122,8 @@ def test_a_checkpoint_becomes_a_bundle_and_can_be_set(
         "normalisation:",
         "batch_norm:",
         "output_blocking:",
-        "input_stacking:",
     ]
-    assert lines[4].startswith("onnxruntime fp32: differs from PyTorch by at most ")
+    assert lines[3].startswith("onnxruntime fp32: differs from PyTorch by at most ")
     assert last == f"{target}: both score, 16 frames in"
     bundle = Bundle.open(target)
     about = bundle.manifest

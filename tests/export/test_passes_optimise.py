@@ -1,5 +1,6 @@
 """Running the passes: proved equal, timed, kept only where it helps."""
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,9 +12,10 @@ from helpers import artefact, assert_one_line, clip_spec, manifest
 from helpers_passes import Node, conv, drawn, of_clips, run
 
 from vad_export.onnx_graph import onnx_from_graph
-from vad_export.passes import LEAST_SPEEDUP, PASSES, base, optimise
+from vad_export.passes import LEAST_SPEEDUP, PASSES, PassReport, base, optimise
+from vad_export.passes.base import MOST_ROUNDING
 from vad_runtime.backends.base import Inputs
-from vad_runtime.contracts import ExportError, Manifest, ScoreSpec
+from vad_runtime.contracts import BackendError, ExportError, Manifest, ScoreSpec
 from vad_training.graphs.stae import ScoreForm, stae_graph
 from vad_training.models.stae import STAE
 
@@ -55,7 +57,7 @@ def test_without_timing_every_exact_pass_is_kept_and_the_model_given_stays() -> 
     assert model.SerializeToString(deterministic=True) == before
     assert [r.name for r in reports] == list(PASSES)
     found = {r.name: (r.places, r.kept) for r in reports}
-    assert found.pop("reduce_mean") == found.pop("input_stacking") == (0, False)
+    assert found.pop("reduce_mean") == (0, False)
     assert set(found.values()) == {(1, True)}
     assert all(r.speedup is None and r.max_difference < 1e-6 for r in reports)
     assert [n.op_type for n in new.graph.node].count("BatchNormalization") == 0
@@ -74,7 +76,6 @@ def test_a_pass_is_kept_only_where_it_is_faster_and_the_next_starts_from_what_wa
         "batch_norm": True,
         "reduce_mean": False,
         "output_blocking": True,
-        "input_stacking": False,
     }
     operators = [n.op_type for n in new.graph.node]
     assert "Div" in operators
@@ -102,26 +103,72 @@ def spoilt(scale: float) -> Callable[[onnx.ModelProto], int]:
     return change
 
 
-def test_one_engine_that_scores_the_same_is_enough(monkeypatch: pytest.MonkeyPatch) -> None:
-    """How an engine adds is its own affair; a graph that is wrong is wrong in all of them."""
-    scores = {
-        ("onnxruntime", "original.onnx"): 1.0,
-        ("onnxruntime", "after.onnx"): 1.00002,
-        ("openvino", "original.onnx"): 1.00002,
-        ("openvino", "after.onnx"): 1.000021,
-    }
+def answered(
+    monkeypatch: pytest.MonkeyPatch,
+    onnxruntime: tuple[float | None, float | None],
+    openvino: tuple[float | None, float | None],
+) -> PassReport:
+    """Report on a pass that two engines score so, before and after; None = it does not run."""
+    scores = {"onnxruntime": onnxruntime, "openvino": openvino}
 
     def answer(file: Path, _about: Manifest, _inputs: Inputs, engine: str) -> np.ndarray:
-        return np.array([scores[engine, file.name]])
+        score = scores[engine][file.name == "after.onnx"]
+        if score is None:
+            raise BackendError(f"{engine} does not load it.")
+        return np.array([score])
 
+    monkeypatch.setattr(base, "timing_engine", lambda: "openvino")
     monkeypatch.setattr(base, "scores_of", answer)
     _, [report] = optimise(scored(), ABOUT, CLIPS, names=["output_blocking"], measure=False)
+    return report
+
+
+def test_one_engine_that_scores_the_same_is_enough(monkeypatch: pytest.MonkeyPatch) -> None:
+    """How an engine adds is its own affair; a graph that is wrong is wrong in all of them."""
+    report = answered(monkeypatch, (1.0, 1.00002), (1.00002, 1.000021))
     assert report.kept, report.why
     assert report.max_difference == pytest.approx(1e-6, rel=0.01)
-    scores["openvino", "after.onnx"] = 1.0
-    _, [report] = optimise(scored(), ABOUT, CLIPS, names=["output_blocking"], measure=False)
+    report = answered(monkeypatch, (1.0, 1.00002), (1.00002, 1.0))
     assert not report.kept
     assert "changes the scores by 2.0e-05" in report.why
+
+
+@pytest.mark.parametrize("swapped", [False, True])
+def test_no_engine_may_be_off_by_more_than_rounding_ever_is(
+    monkeypatch: pytest.MonkeyPatch, swapped: bool
+) -> None:
+    same = (1.0, 1.0)
+    for off, kept in ((0.9 * MOST_ROUNDING, True), (1.5 * MOST_ROUNDING, False)):
+        engines = (same, (1.0, 1 + off))
+        report = answered(monkeypatch, *(engines[::-1] if swapped else engines))
+        assert report.kept is kept, report.why
+    assert "changes the scores by 1.5e-04" in report.why
+    assert report.max_difference == pytest.approx(1.5e-4)
+
+
+@pytest.mark.parametrize("broken", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("swapped", [False, True])
+def test_a_score_that_is_no_number_is_never_the_same(
+    monkeypatch: pytest.MonkeyPatch, broken: float, swapped: bool
+) -> None:
+    engines = ((1.0, 1.0), (1.0, broken))
+    report = answered(monkeypatch, *(engines[::-1] if swapped else engines))
+    assert not report.kept
+    assert "not a finite number" in report.why
+    assert not re.search(r"\b(inf|nan)\b", report.why)
+    assert np.isfinite(report.max_difference)
+
+
+def test_an_engine_that_does_not_run_the_original_graph_has_no_say(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    report = answered(monkeypatch, (1.0, 1.0), (None, None))
+    assert report.kept, report.why
+    report = answered(monkeypatch, (1.0, 1.00002), (None, 1.0))
+    assert "changes the scores by 2.0e-05" in report.why
+    report = answered(monkeypatch, (1.0, 1.0), (1.0, None))
+    assert not report.kept
+    assert report.why == "the changed graph does not run: openvino does not load it."
 
 
 @pytest.mark.parametrize(

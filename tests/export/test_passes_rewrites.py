@@ -149,3 +149,12 @@ def test_other_convolutions_are_left_alone(
     nodes = [conv(**attributes)]
     model = make(nodes, {"w": drawn(*weight)}, (6, *sizes), rank=2 + len(sizes))
     unchanged("output_blocking", model)
+
+
+def test_a_convolution_that_copies_pixels_is_left_alone() -> None:
+    """It stands for a move of pixels; a bias makes it a layer like others."""
+    copy = np.zeros((1, 1, 3, 3, 3), np.float32)
+    copy[0, 0, 1, 2, 0] = 1
+    unchanged("output_blocking", make([conv(**SAME)], {"w": copy}, (1, 4, 8, 8)))
+    biased: list[Node] = [("Conv", ["x", "w", "b"], "y", SAME)]
+    changed("output_blocking", make(biased, {"w": copy, "b": drawn(1)}, (1, 4, 8, 8)))

@@ -480,3 +480,22 @@ def test_no_thread_is_held_on_a_processor(
     over.set()
     watcher.join()
     assert seen == {frozenset(allowed)}
+
+
+def test_an_engine_tells_nobody_of_itself(tmp_path: Path) -> None:
+    """`import openvino` alone sends an event, unless CI is set, and leaves an identity."""
+    told = ("CI", "TF_BUILD", "JENKINS_URL")
+    environment = {name: value for name, value in os.environ.items() if name not in told}
+    code = (
+        "import sys, vad_runtime.backends.openvino;"
+        "print(sys.modules['openvino_telemetry'], 'openvino' in sys.modules)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env=environment | {"HOME": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert (done.stdout, done.stderr) == ("None True\n", "")
+    assert list(tmp_path.iterdir()) == []

@@ -130,18 +130,50 @@ def test_a_target_that_is_missed_is_told_and_is_no_error(
 ) -> None:
     done = bench("--clips", 10, "--target-ms", 1e-6, "-o", tmp_path)
     assert done.exit_code == 0
-    assert "target 1e-06 ms: MISSED; 10 of 10 clips over it (100.00%)" in done.output
-    told = re.search(r"; at (.*), … s$", done.output, re.MULTILINE)
+    words = (
+        "target 1e-06 ms, one clip's inference: MISSED so far (10 clips); 10 of 10 clips over it"
+    )
+    assert f"{words} (100.00%), max " in done.output
+    told = re.search(r"run 10 from (.*) s on; at (.*), … s$", done.output, re.MULTILINE)
     assert told
-    assert len(set(told[1].split(", "))) == 5  # never "0.00, 0.00"
+    moments = told[2].split(", ")
+    assert len(set(moments)) == 5  # never "0.00, 0.00"
+    assert told[1] == moments[0] == f"{0:.{len(moments[0]) - 2}f}"
     target = report_in(tmp_path)["target"]
     assert target["longest_run"] == 10
     assert target["clips"] == list(range(10))
+    assert target["at_s"][0] == 0
 
 
 def test_a_target_that_is_met_is_told(bench: Callable[..., Result]) -> None:
     done = bench("--clips", 10, "--target-ms", 1e6)
-    assert "target 1e+06 ms: met; 0 of 10 clips over it" in done.output
+    words = "target 1e+06 ms, one clip's inference: met so far (10 clips); 0 of 10 clips over it"
+    assert words in done.output
+    assert "p99 0" not in done.output
+    enough = bench("--clips", 100, "--target-ms", 1e6).output
+    assert "one clip's inference: met; 0 of 100 clips over it (0.00%), p99 " in enough
+
+
+def test_with_a_film_the_whole_path_is_judged_too_and_each_line_names_what_it_judges(
+    bench: Callable[..., Result], tiny_video: Path, tmp_path: Path
+) -> None:
+    words = ["--clips", 1, "--source", tiny_video, "--target-ms", 1e-6, "-o", tmp_path]
+    done = bench(*words, "--streams", 2)
+    report = report_in(tmp_path)
+    one, whole = (line for line in done.output.splitlines() if line.startswith("* target"))
+    count = report["frame_to_score"]["count"]
+    assert one.startswith("* target 1e-06 ms, clip of 2 due at once: MISSED so far")
+    assert whole.startswith("* target 1e-06 ms, whole path, last frame to score: MISSED so far")
+    assert f"; {count} of {count} clips over it" in whole
+    assert report["target_whole_path"]["count"] == count
+    assert report["target"]["at_s"][0] == 0  # the passes before inference are no part of it
+    page = (tmp_path / PAGE).read_text()
+    assert page.count('<p class="verdict bad">target 1e-06 ms') == 2
+    # One round has no spread.
+    assert report["path"]["rounds"] == 1
+    assert "10-90 % " not in done.output.replace("| 10-90 % |", "")
+    assert "there is no spread" in page
+    assert 'class="whisker"' not in page
 
 
 def test_without_a_target_that_of_the_plan_is_taken(
@@ -159,9 +191,12 @@ def test_without_a_target_that_of_the_plan_is_taken(
         why="for a test",
     )
     rewrite_manifest(opened, msgspec.structs.replace(opened.manifest, plan=plan))
-    assert "target 54321 ms: met" in bench("--clips", 3, bundle=bundle_copy).output
+    assert (
+        "target 54321 ms, one clip's inference: met"
+        in bench("--clips", 3, bundle=bundle_copy).output
+    )
     other = bench("--clips", 3, "--target-ms", 99999, bundle=bundle_copy)
-    assert "target 99999 ms: met" in other.output
+    assert "target 99999 ms, one clip's inference: met" in other.output
 
 
 # -- a film --------------------------------------------------------------------------------------
@@ -490,13 +525,23 @@ def test_an_earlier_report_is_only_replaced_when_asked(
     assert report_in(tmp_path)["latency"]["count"] == 3
 
 
+def test_a_folder_that_is_closed_is_refused_with_the_reason(
+    bench: Callable[..., Result], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.delattr("vad_runtime.bench.command.open_backend")
+    # Tests may run as root, to whom no folder is closed.
+    monkeypatch.setattr(os, "access", lambda _, mode: mode != os.W_OK | os.X_OK)
+    with pytest.raises(InputError, match=r"cannot be written \(Permission denied\)"):
+        bench("--clips", 2, "-o", tmp_path / "out")
+
+
 @pytest.mark.parametrize("name", ["file", "file/below/it"])
 def test_a_folder_that_cannot_be_is_refused_before_an_engine_is_loaded(
     bench: Callable[..., Result], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str
 ) -> None:
     (tmp_path / "file").touch()
     monkeypatch.delattr("vad_runtime.bench.command.open_backend")
-    with pytest.raises(InputError, match="cannot be written"):
+    with pytest.raises(InputError, match=r"cannot be written \(.*/file is a file\)"):
         bench("--clips", 2, "-o", tmp_path / name)
 
 

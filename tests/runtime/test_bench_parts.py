@@ -1,6 +1,7 @@
 """What `vad-run bench` is made of: statistics, conditions of the machine, answers, charts."""
 
 import math
+import os
 import xml.etree.ElementTree as ET
 from pathlib import Path
 
@@ -10,10 +11,18 @@ from helpers import manifest
 
 from vad_runtime.bench.answers import Answers
 from vad_runtime.bench.charts import bars, distribution, over_time, thinned, ticks_of
-from vad_runtime.bench.conditions import Load, Watch, clocks, limits, other_cores, peak_rss_bytes
+from vad_runtime.bench.conditions import (
+    Load,
+    Watch,
+    clocks,
+    limits,
+    load,
+    other_cores,
+    peak_rss_bytes,
+)
 from vad_runtime.bench.inputs import noise
 from vad_runtime.bench.latencies import misses, ms_text, summary, thirds
-from vad_runtime.bench.lines import drift_line, moments
+from vad_runtime.bench.lines import digits_of, drift_line, target_line
 from vad_runtime.contracts.errors import BackendError
 
 # -- latencies -----------------------------------------------------------------------------------
@@ -89,8 +98,24 @@ def test_clips_that_only_waited_are_told_from_a_slower_clock() -> None:
 
 
 def test_moments_are_told_apart_and_those_of_several_streams_once() -> None:
-    assert moments([0.0, 0.0021, 0.0043]) == [("0.000", 1), ("0.002", 1), ("0.004", 1)]
-    assert moments([0.0, 0.0, 1.5]) == [("0.00", 2), ("1.50", 1)]
+    assert [digits_of(moments) for moments in ([0.0, 1.5], [0.0, 0.0021], [0.0, 1e-9])] == [2, 3, 6]
+    starts = [0.0, 0.0, 0.0021, 1.5, 1.6]
+    values = [9.0, 9.0, 1.0, 9.0, 1.0]
+    target = misses(values, starts, 5.0) | {"so_far": False}
+    line = target_line(target, summary(values), "clip of 2 due at once")
+    assert line.startswith("target 5 ms, clip of 2 due at once: MISSED; 3 of 5 clips over it")
+    assert line.endswith("longest run 2 from 0.00 s on; at 0.00 (2 clips), 1.50 s")
+
+
+def test_moments_in_a_line_have_one_precision_that_those_left_out_do_not_raise() -> None:
+    starts = [0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 7.0, 7.00001, 7.00002]
+    values = [9.0, 1.0, 9.0, 1.0, 9.0, 1.0, 9.0, 9.0, 9.0]
+    target = misses(values, starts, 5.0) | {"so_far": False}
+    line = target_line(target, summary(values), "x")
+    assert line.endswith("from 7.00000 s on; at 0.00000, 0.20000, 0.40000, 7.00000, 7.00001, … s")
+    far = misses(values, [*starts[:7], 8.0, 8.00001], 5.0) | {"so_far": False}
+    line = target_line(far, summary(values), "x")
+    assert line.endswith("from 7.00 s on; at 0.00, 0.20, 0.40, 7.00, 8.00, … s")
 
 
 def test_short_times_have_digits_that_count() -> None:
@@ -330,6 +355,19 @@ def test_a_machine_that_was_not_quiet_is_a_warning(tmp_path: Path) -> None:
     assert "other processes kept" in warning
 
 
+def test_a_machine_that_idles_or_waits_for_a_disk_is_quiet(tmp_path: Path) -> None:
+    stat = tmp_path / "proc/stat"
+    write(stat, "cpu  100 0 100 1000 50 0 0 0 0 0")
+    before = load(tmp_path)
+    watch = Watch(threads=2, root=tmp_path)
+    write(stat, "cpu  100 0 100 9999999 8888888 0 0 0 0 0")
+    assert load(tmp_path).machine_s == before.machine_s
+    assert watch.report()["warnings"] == []
+    write(stat, "cpu  100 0 100 9999999 8888888 100 200 300 0 0")
+    ticks = os.sysconf("SC_CLK_TCK")
+    assert load(tmp_path).machine_s == pytest.approx((before.machine_s or 0) + 600 / ticks)
+
+
 def test_the_peak_of_memory_is_that_of_this_process(tmp_path: Path) -> None:
     write(tmp_path / "proc/self/status", "Name:\tx\nVmHWM:\t    2048 kB")
     assert peak_rss_bytes(tmp_path) == 2048 * 1024
@@ -369,6 +407,7 @@ def test_charts_are_well_formed_stay_in_their_frame_and_have_words(
         over_time(due, values, target),
         distribution(values, target),
         bars([("decode & <resize>", 1.0, 0.9, 1.4), ("window", 0.0, -0.1, 0.0)]),
+        bars([("window", 0.5, None, None)]),
     ):
         svg = ET.fromstring(text)
         _, _, width, height = (float(part) for part in svg.attrib["viewBox"].split())
@@ -387,8 +426,11 @@ def test_charts_are_well_formed_stay_in_their_frame_and_have_words(
 def test_clips_over_the_target_are_crosses_and_not_only_another_colour() -> None:
     svg = ET.fromstring(over_time([0.0, 1.0, 2.0], [1.0, 9.0, 1.0], 5.0))
     crosses = [path for path in svg.iter("path") if path.attrib["class"] == "miss"]
-    assert len(crosses) == 1
-    assert crosses[0].attrib["d"].count("l6 6m0-6l-6 6") == 1
+    # One in the plot, one in the legend.
+    assert [path.attrib["d"].count("l6 6m0-6l-6 6") for path in crosses] == [1, 1]
+    words = [text.text for text in svg.iter("text")]
+    assert {"meets the target", "over the target"} <= set(words)
+    assert "over the target" not in over_time([0.0, 1.0], [1.0, 9.0], None)
 
 
 def test_the_words_of_a_target_stand_outside_of_what_is_drawn() -> None:
@@ -396,4 +438,16 @@ def test_the_words_of_a_target_stand_outside_of_what_is_drawn() -> None:
     for target in (9.0, 9.15, 9.3):
         for text in (over_time([0.0, 1.0, 2.0, 3.0], values, target), distribution(values, target)):
             (words,) = (t for t in ET.fromstring(text).iter("text") if t.get("class") == "told")
-            assert float(words.attrib["y"]) <= 13
+            (frame,) = (p for p in ET.fromstring(text).iter("path") if p.get("class") == "axis")
+            top = float(frame.attrib["d"].partition("V")[0].split()[1])
+            assert float(words.attrib["y"]) < top
+
+
+@pytest.mark.parametrize("target", [0.1, 3.0, 9.0, 9.9])
+def test_the_words_of_an_upright_target_stand_at_its_line(target: float) -> None:
+    svg = ET.fromstring(distribution([0.1, 9.0, 9.1, 9.9], target))
+    (words,) = (text for text in svg.iter("text") if text.get("class") == "told")
+    (line,) = (path for path in svg.iter("path") if path.get("class") == "target")
+    place = float(line.attrib["d"][1:].split()[0])
+    assert abs(float(words.attrib["x"]) - place) <= 5
+    assert (words.attrib["text-anchor"] == "end") == (place > 200)

@@ -1,5 +1,6 @@
 """Decoding in a thread: nothing is lost unheard, nothing hangs, nothing stays behind."""
 
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -13,6 +14,7 @@ from helpers import ListSource, clip_spec, frame, frame_stream
 from vad_runtime.contracts import SourceError
 from vad_runtime.latency import Stage
 from vad_runtime.sources import Frame, SourceInfo, open_source
+from vad_runtime.sources import prefetch as prefetch_module
 from vad_runtime.sources.prefetch import DEPTH, Prefetch, depth_of
 
 SPEC = clip_spec(height=8, width=8)
@@ -53,6 +55,49 @@ def test_all_frames_come_in_order_however_slow_the_caller_is(depth: int) -> None
         found.append(item)
     assert found == frames
     assert prefetch.dropped == 0
+
+
+@pytest.mark.parametrize("depth", [1, 2, 32])
+def test_a_full_queue_is_filled_again_without_waiting_for_the_clock(
+    depth: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(prefetch_module, "_RECHECK_S", 60.0)
+    source, found = ListSource(frame_stream(SPEC, 200)), []
+
+    def slow_at_times() -> None:
+        for item in Prefetch(source, depth=depth):
+            found.append(item)
+            if len(found) % 50 == 0:
+                time.sleep(0.02)
+
+    caller = threading.Thread(target=slow_at_times, daemon=True)
+    caller.start()
+    caller.join(20)
+    assert len(found) == 200
+
+
+def test_a_queue_without_a_place_is_refused() -> None:
+    with pytest.raises(ValueError, match="at least 1 frame, not 0"):
+        Prefetch(ListSource([]), depth=0)
+
+
+def test_every_gap_is_marked_on_the_frame_behind_it() -> None:
+    """The caller may take a frame while the queue is being emptied."""
+    frames, before = frame_stream(SPEC, 6000), sys.getswitchinterval()
+    prefetch = Prefetch(ListSource(frames), depth=8, live=True)
+    found: list[Frame] = []
+    sys.setswitchinterval(1e-6)
+    try:
+        for item in prefetch:
+            found.append(item)
+    finally:
+        sys.setswitchinterval(before)
+    assert len(found) + prefetch.dropped == len(frames)
+    assert prefetch.dropped > 0
+    expected = 0
+    for item in found:
+        assert (item.hole is not None) == (item.index != expected), (item.index, expected)
+        expected = item.index + 1
 
 
 def test_a_real_video_is_the_same_with_and_without_a_thread(tiny_video: Path) -> None:

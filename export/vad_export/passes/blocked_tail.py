@@ -21,6 +21,7 @@ from math import prod
 import numpy as np
 from onnx import NodeProto, TensorProto, helper
 
+from vad_calibration.graph import COPY
 from vad_export.passes.graph import Array, GraphEditor, attributes, int64, make_node
 
 _UNARY = ("Abs", "Identity", "LeakyRelu", "Neg", "Relu", "Sigmoid", "Sqrt", "Tanh")
@@ -151,8 +152,6 @@ def _whole(editor: GraphEditor, node: NodeProto, tensor: str, blocks: Blocks) ->
     maker = editor.producer(name)
     while maker is not None and maker.op_type in ("Slice", *_SCALED):
         if maker.op_type == "Slice":
-            if any(editor.constant(one) is None for one in maker.input[1:] if one):
-                return None
             moves.append(maker)
         elif scale is None and _is_scalar(editor, maker.input[1]):
             scale = maker
@@ -243,7 +242,9 @@ class _Writer:
         kernel = np.eye(prod(sides), dtype=np.float32).reshape(-1, 1, *sides)
         weight = self._constant(kernel, f"{wish}_cut")
         size = {"kernel_shape": sides, "strides": sides}
-        return self._add("Conv", [tensor, weight], f"{wish}_picture", **size)
+        made = self._add("Conv", [tensor, weight], f"{wish}_picture", **size)
+        self.nodes[-1].name = self._editor.free_name(f"{COPY}{made}")
+        return made
 
     def sum(self, step: _Step, current: str) -> None:
         """Write a sum over whole blocks, then over what is left of the block's positions."""

@@ -5,8 +5,7 @@ convolution to one channel uses one lane of 16. The convolution of a whole block
 output pixels, each as a channel of its own, is the same sums in other places: a kernel of size
 ``k + b - 1`` with stride `b` holds `b` shifted copies of the kernel of size `k` along each axis.
 A depth-to-space step puts the pixels back, unless what follows can do without (`blocked_tail`).
-Nothing is rounded differently but for the order of
-additions.
+Nothing is rounded differently but for the order of additions.
 """
 
 from collections.abc import Sequence
@@ -17,6 +16,7 @@ import numpy as np
 import onnx
 from onnx import NodeProto
 
+from vad_calibration.graph import copies
 from vad_export.passes.blocked_tail import Blocks, sum_of_blocks
 from vad_export.passes.graph import (
     Array,
@@ -44,7 +44,8 @@ def output_blocking(model: onnx.ModelProto) -> int:
     """Rewrite each convolution to at most four channels as one to a block of pixels.
 
     It must be 2-D or 3-D, without groups, with stride and dilation 1 and `same` padding of an odd
-    kernel, and the sizes of its output must be known and divide by a block that is worth it.
+    kernel, and the sizes of its output must be known and divide by a block that is worth it. One
+    that only copies pixels is left alone.
 
     Args:
         model: Edited in place.
@@ -93,6 +94,8 @@ def _rewrite(editor: GraphEditor, node: NodeProto) -> bool:
     if not is_float(weight):
         return False
     assert weight is not None
+    if copies(node, weight):  # it may be what stands for an earlier move of pixels
+        return False
     kernel, channels = weight.shape[2:], weight.shape[0]
     if channels > MOST_CHANNELS or len(kernel) not in (2, 3) or not _is_same(node, kernel):
         return False

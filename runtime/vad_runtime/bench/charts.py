@@ -12,10 +12,10 @@ import numpy as np
 
 from vad_runtime.bench.latencies import ms_text
 
-WIDTH, HEIGHT = 400, 230
-_LEFT, _RIGHT, _TOP, _BOTTOM = 46, 10, 22, 36
-_FREE = 96
-"""How far the name of the upright axis reaches, at the size that a telephone shows."""
+WIDTH, HEIGHT = 400, 244
+_LEFT, _RIGHT, _TOP, _BOTTOM = 46, 10, 36, 36
+_SECOND_ROW = 28
+"""Above the frame are two rows of words: the name of the upright axis stands in the first."""
 _MOST_POINTS = 1200
 """Of more, each column of the picture keeps its extremes, so that no outlier is lost."""
 
@@ -87,14 +87,20 @@ class Axes:
     def upright(self, x: float, words: str) -> None:
         """Draw the target as an upright line; its words stand above the frame."""
         place = self.at(x, self._y[0])[0]
-        self.parts.append(f'<path class="target" d="M{place} {_TOP - 2}V{HEIGHT - _BOTTOM}"/>')
+        top = _SECOND_ROW - 10
+        self.parts.append(f'<path class="target" d="M{place} {top}V{HEIGHT - _BOTTOM}"/>')
         left = place > WIDTH / 2
-        # The name of the axis stands at the left.
-        beside = place - 4 if left else max(place + 4, _FREE)
         self.parts.append(
-            f'<text class="told" x="{beside}" y="13" '
+            f'<text class="told" x="{place - 4 if left else place + 4}" y="{_SECOND_ROW}" '
             f'text-anchor="{"end" if left else "start"}">{html.escape(words)}</text>'
         )
+
+    def legend(self) -> None:
+        """Say what a dot and a cross are, in the row above the frame."""
+        y, cross = _SECOND_ROW - 4, _LEFT + 130
+        self.parts.append(_dots([(_LEFT + 4, y)], "dots") + _crosses([(cross, y)]))
+        for x, words in ((_LEFT + 12, "meets the target"), (cross + 8, "over the target")):
+            self.parts.append(f'<text x="{x}" y="{_SECOND_ROW}">{words}</text>')
 
 
 def figure(name: str, title: str, words: str, parts: Sequence[str], height: int = HEIGHT) -> str:
@@ -142,6 +148,7 @@ def over_time(due_s: Sequence[float], values_ms: Sequence[float], target_ms: flo
     axes.parts.append(_crosses([axes.at(due_s[i], values_ms[i]) for i in crossed]))
     if target_ms is not None:
         axes.level(target_ms, f"target {target_ms:g} ms")
+        axes.legend()
     told = f", {len(late)} over the target of {target_ms:g} ms" if target_ms is not None else ""
     words = (
         f"{len(values_ms)} clips in {max(due_s):.1f} s, from {ms_text(min(values_ms))} to "
@@ -175,25 +182,33 @@ def distribution(values_ms: Sequence[float], target_ms: float | None) -> str:
     return figure("ecdf", "Distribution of latency", words, axes.parts)
 
 
-def bars(rows: Sequence[tuple[str, float, float, float]]) -> str:
+def bars(rows: Sequence[tuple[str, float, float | None, float | None]]) -> str:
     """Draw a bar for each stage.
 
     Args:
-        rows: Name, middle, low and high value in milliseconds.
+        rows: Name, middle, low and high value in milliseconds; None = no spread.
     """
-    most = max(max(high, middle, 1e-9) for _, middle, _, high in rows)
+    most = max(max(high or 0.0, middle, 1e-9) for _, middle, _, high in rows)
     row_height, left, right = 30, 92, 66
     scale = (WIDTH - left - right) / most
     parts = []
     for number, (name, middle, low, high) in enumerate(rows):
         y = 4 + number * row_height
         width = round(max(middle, 0.0) * scale, 1)
-        ends = [round(left + max(value, 0.0) * scale, 1) for value in (low, high)]
+        right_end = left + width
+        whisker = ""
+        if low is not None and high is not None:
+            ends = [round(left + max(value, 0.0) * scale, 1) for value in (low, high)]
+            right_end = max(right_end, ends[1])
+            whisker = (
+                f'<path class="whisker" d="M{ends[0]} {y + 12}H{ends[1]}M{ends[0]} {y + 8}v8'
+                f'M{ends[1]} {y + 8}v8"/>'
+            )
         parts.append(
             f'<text x="{left - 6}" y="{y + 16}" text-anchor="end">{html.escape(name)}</text>'
             f'<rect class="bar" x="{left}" y="{y + 3}" width="{width}" height="18" rx="2"/>'
-            f'<path class="axis" d="M{ends[0]} {y + 12}H{ends[1]}"/>'
-            f'<text x="{max(left + width, ends[1]) + 5}" y="{y + 16}">{ms_text(middle)}</text>'
+            f"{whisker}"
+            f'<text x="{right_end + 5}" y="{y + 16}">{ms_text(middle)}</text>'
         )
     words = "; ".join(f"{name} {ms_text(middle)} ms" for name, middle, _, _ in rows) + "."
     return figure(

@@ -1,5 +1,6 @@
 """`vad-run bench`."""
 
+import errno
 import os
 import time
 from contextlib import closing
@@ -188,8 +189,14 @@ def refuse_old_report(folder: Path | None, overwrite: bool) -> None:
     refuse_existing(folder, (JSON, PAGE), overwrite)
     # os.path never raises, unlike Path: a file in the place of a folder is told here.
     there = next(path for path in (folder, *folder.parents) if os.path.lexists(path))
-    if not os.path.isdir(there) or not os.access(there, os.W_OK | os.X_OK):  # noqa: PTH112
-        raise InputError(f"{folder} cannot be written. Choose another output folder.")
+    reason = None
+    if not os.path.isdir(there):  # noqa: PTH112
+        reason = f"{there} is a file" if os.path.isfile(there) else f"{there} is no folder"  # noqa: PTH113
+    elif not os.access(there, os.W_OK | os.X_OK):
+        read_only = os.statvfs(there).f_flag & os.ST_RDONLY
+        reason = os.strerror(errno.EROFS if read_only else errno.EACCES)
+    if reason is not None:
+        raise InputError(f"{folder} cannot be written ({reason}). Choose another output folder.")
 
 
 def write_report(report: dict[str, Any], folder: Path) -> None:

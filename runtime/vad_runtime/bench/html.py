@@ -8,6 +8,7 @@ from vad_runtime.bench.charts import bars, distribution, over_time
 from vad_runtime.bench.latencies import ms_text
 from vad_runtime.bench.lines import (
     COLUMNS,
+    STAGE_COLUMNS,
     STAGES,
     conditions_line,
     early_line,
@@ -17,6 +18,8 @@ from vad_runtime.bench.lines import (
     machine_line,
     path_lines,
     rows_of,
+    stage_cells,
+    verdicts,
 )
 from vad_runtime.bench.paths import WHOLE
 
@@ -46,15 +49,16 @@ th:first-child, td:first-child { text-align: left }
 .facts { overflow-wrap: anywhere } .facts td { text-align: left; vertical-align: top }
 .facts td:first-child { color: var(--soft); width: 1%; white-space: nowrap }
 details { margin-top: .5em } summary { color: var(--soft); cursor: pointer }
-ul { margin: 0; padding-left: 1.2em }
+ul { margin: 0; padding-left: 1.2em } table + ul { margin-top: .6em }
 svg { width: 100%; height: auto; display: block } svg text { font: 11px system-ui, sans-serif;
   fill: var(--soft) } svg text.told { fill: var(--bad) }
 @media (max-width: 30em) { svg text { font-size: 14px } }
 .grid { stroke: var(--rule); fill: none } .axis { stroke: var(--soft); fill: none }
 .target { stroke: var(--bad); stroke-dasharray: 6 4; fill: none }
-.dots { stroke: var(--main); stroke-width: 3; stroke-linecap: round; fill: none; opacity: .75 }
+.dots { stroke: var(--main); stroke-width: 5; stroke-linecap: round; fill: none; opacity: .8 }
 .miss { stroke: var(--bad); stroke-width: 1.6; fill: none }
-.line { stroke: var(--main); stroke-width: 2; fill: none } .bar { fill: var(--main); opacity: .8 }
+.line { stroke: var(--main); stroke-width: 2; fill: none } .bar { fill: var(--main); opacity: .5 }
+.whisker { stroke: var(--text); stroke-width: 1.5; fill: none }
 """
 
 
@@ -84,10 +88,8 @@ def page(report: dict[str, Any]) -> str:
 def _head(report: dict[str, Any]) -> Iterator[str]:
     if report["interrupted"]:
         yield f'<p class="verdict bad">{html.escape(early_line(report))}.</p>'
-    lines = list(findings(report))
-    if report["target"] is not None:
-        bad = "" if report["target"]["met"] else " bad"
-        yield f'<p class="verdict{bad}">{html.escape(lines[0])}</p>'
+    for good, line in verdicts(report):
+        yield f'<p class="verdict{"" if good else " bad"}">{html.escape(line)}</p>'
     for warning in report["conditions"]["warnings"]:
         yield f'<p class="warning">{html.escape(warning)}.</p>'
 
@@ -100,14 +102,8 @@ def _sections(report: dict[str, Any]) -> Iterator[str]:
     yield _section("Distribution", distribution(raw["latency_ms"], target))
     path = report["path"]
     if path is not None:
-        rows = []
-        for name in (*STAGES, WHOLE):
-            cpu = path["stages"][name]["cpu_ms_a_clip"]
-            rows.append((name, cpu["p50"], cpu["p10"], cpu["p90"]))
-        words = _list(path_lines(path))
-        yield _section("Stages: processor time, ms a clip", bars(rows) + words)
-    told = list(findings(report))[0 if report["target"] is None else 1 :]
-    yield _section("What else", _list(told))
+        yield _section("Stages: processor time, ms a clip", _stages(path))
+    yield _section("What else", _list(findings(report)))
     yield _section("Energy", _energy(report["energy"]))
     yield _section("The machine", _facts(report), "wide")
 
@@ -138,6 +134,31 @@ def _latencies(report: dict[str, Any]) -> str:
     counts = "".join(f"<td>{values['count']}</td>" for _, values in kinds)
     rows.append(f'<tr><th scope="row">clips</th>{counts}</tr>')
     return f"<table><thead><tr><td></td>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
+
+
+def _stages(path: dict[str, Any]) -> str:
+    """Return the bars, what their lines mean, the table and what the whole path takes."""
+    several = path["rounds"] > 1
+    rows = []
+    for name in (*STAGES, WHOLE):
+        cpu = path["stages"][name]["cpu_ms_a_clip"]
+        rows.append((name, cpu["p50"], *((cpu["p10"], cpu["p90"]) if several else (None, None))))
+    rounds = f"{path['rounds']} rounds"
+    words = (
+        f"A bar is the median of {rounds}, the line on it goes from their 10th to their 90th "
+        "percentile."
+        if several
+        else "A bar is what one round took: there is no spread."
+    )
+    head = "".join(f'<th scope="col">{html.escape(name)}</th>' for name in STAGE_COLUMNS)
+    body = "".join(
+        f'<tr><th scope="row">{html.escape(name)}</th>'
+        + "".join(f"<td>{html.escape(cell)}</td>" for cell in cells)
+        + "</tr>"
+        for name, *cells in stage_cells(path)
+    )
+    table = f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+    return f'{bars(rows)}<p class="soft">{words}</p>{table}{_list(path_lines(path))}'
 
 
 def _facts(report: dict[str, Any]) -> str:

@@ -56,20 +56,20 @@ def summary(values_ms: Sequence[float] | Times) -> dict[str, float | int]:
 
 
 def misses(
-    values_ms: Sequence[float] | Times, starts_s: Sequence[float] | Times, target_ms: float
+    values_ms: Sequence[float] | Times, starts_s: Sequence[float] | Times | None, target_ms: float
 ) -> dict[str, Any]:
     """Return which latencies were longer than the target, and when.
 
     Args:
         values_ms: Shape (n,), n >= 1.
-        starts_s: When each began, seconds since the first.
+        starts_s: When each began, seconds since the first; None = not known.
         target_ms: A latency of exactly this long is no miss.
     """
     late = np.asarray(values_ms, np.float64) > target_ms
     where = np.flatnonzero(late)
     runs = _runs(where)
     longest = max(runs, key=lambda run: run[1] - run[0], default=None)
-    times = np.asarray(starts_s, np.float64)
+    times = None if starts_s is None else np.asarray(starts_s, np.float64)
     share = len(where) / len(late)
     return {
         "target_ms": target_ms,
@@ -77,9 +77,9 @@ def misses(
         "count": len(where),
         "share": share,
         "longest_run": 0 if longest is None else longest[1] - longest[0],
-        "longest_run_at_s": None if longest is None else float(times[longest[0]]),
+        "longest_run_at_s": None if longest is None or times is None else float(times[longest[0]]),
         "clips": where.tolist(),
-        "at_s": times[where].tolist(),
+        "at_s": [] if times is None else times[where].tolist(),
     }
 
 

@@ -1,12 +1,12 @@
 """The report in lines for a terminal, which are Markdown and can be pasted."""
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator
 from typing import Any
 
 from vad_runtime.bench.latencies import ENOUGH_FOR_P99, ms_text
 from vad_runtime.bench.nvml import gpu_index
-from vad_runtime.bench.paths import DECODE, INFERENCE, RESIZED, SCORING, WHOLE, WINDOW
+from vad_runtime.bench.paths import DECODE, INFERENCE, SCORING, WHOLE, WINDOW
 from vad_runtime.words import counted
 
 RESIZE = "resize"
@@ -33,19 +33,15 @@ def lines_of(report: dict[str, Any]) -> Iterator[str]:
         cells = [ms_text(values[key]) for key in COLUMNS.values()]
         yield f"| {name} | {' | '.join(cells)} | {values['count']} |"
     yield ""
-    for line in findings(report):
+    for line in (*(words for _, words in verdicts(report)), *findings(report)):
         yield f"* {line}"
     path = report["path"]
     if path is not None:
         yield ""
-        yield "| stage, ms a clip | CPU | 10-90 % | wall |"
+        yield f"| {' | '.join(STAGE_COLUMNS)} |"
         yield "|---|---|---|---|"
-        for name in (*STAGES, WHOLE):
-            cpu, wall = (path["stages"][name][f"{kind}_ms_a_clip"] for kind in ("cpu", "wall"))
-            # Decoders work in threads of their own: a difference of wall times says nothing.
-            on_wall = "" if name == RESIZE else ms_text(wall["p50"])
-            spread = f"{ms_text(cpu['p10'])}-{ms_text(cpu['p90'])}"
-            yield f"| {name} | {ms_text(cpu['p50'])} | {spread} | {on_wall} |"
+        for row in stage_cells(path):
+            yield f"| {' | '.join(row)} |"
         yield ""
         for line in path_lines(path):
             yield f"* {line}"
@@ -84,6 +80,20 @@ def rows_of(report: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
         yield "inference alone", report["engine"]
     if report["frame_to_score"]["count"]:
         yield "whole path: last frame to score", report["frame_to_score"]
+
+
+STAGE_COLUMNS = ("stage, ms a clip", "CPU", "10-90 %", "wall")
+
+
+def stage_cells(path: dict[str, Any]) -> Iterator[tuple[str, str, str, str]]:
+    """Yield a row below `STAGE_COLUMNS` for each stage."""
+    for name in (*STAGES, WHOLE):
+        cpu, wall = (path["stages"][name][f"{kind}_ms_a_clip"] for kind in ("cpu", "wall"))
+        # Decoders work in threads of their own: a difference of wall times says nothing.
+        on_wall = "" if name == RESIZE else ms_text(wall["p50"])
+        # One round has no spread.
+        spread = f"{ms_text(cpu['p10'])}-{ms_text(cpu['p90'])}" if path["rounds"] > 1 else ""
+        yield name, ms_text(cpu["p50"]), spread, on_wall
 
 
 def machine_line(report: dict[str, Any]) -> str:
@@ -143,11 +153,44 @@ def inputs_line(report: dict[str, Any]) -> str:
     )
 
 
+def verdicts(report: dict[str, Any]) -> Iterator[tuple[bool, str]]:
+    """Yield a line for each question of which the answer is yes or no, and whether it is yes."""
+    streams = report["streams"]
+    name = "one clip's inference" if streams == 1 else f"clip of {streams} due at once"
+    judged = (
+        ("target", name, "latency"),
+        ("target_whole_path", "whole path, last frame to score", "frame_to_score"),
+    )
+    for key, name, row in judged:
+        if report[key] is not None:
+            yield report[key]["met"], target_line(report[key], report[row], name)
+    if report["period_ms"] is not None:
+        yield report["streams_by_mean"] >= streams, streams_line(report)
+    elif streams > 1:
+        # Features have three axes, and no --source.
+        video = report["inputs"]["kind"] == "noise" and len(report["input_shape"]) > 3
+        hint = ". Name a video with --source" if video else ""
+        yield True, f"whether {streams} streams keep up is not known: there is no frame rate{hint}"
+
+
+def streams_line(report: dict[str, Any]) -> str:
+    """Return whether the engine is fast enough for the streams, and for how many it is."""
+    streams, carries, period_ms = (report[k] for k in ("streams", "streams_by_mean", "period_ms"))
+    share = streams * report["engine"]["mean_ms"] / period_ms * 100
+    need, they = ("one stream needs", "it") if streams == 1 else (f"{streams} streams need", "they")
+    keep = "keeps" if streams == 1 else "keep"
+    dont = "does not" if streams == 1 else "do not"
+    return (
+        f"{need} {share:.{0 if share >= 10 else 1}f} % of the engine: {they} "
+        f"{f'{keep} up' if carries >= streams else f'{dont} keep up'}; this machine carries "
+        f"{carries or 'none'} (of this hop and rate: a clip every {period_ms:.0f} ms; decoding not "
+        "counted)"
+    )
+
+
 def findings(report: dict[str, Any]) -> Iterator[str]:
-    """Yield a line for each thing that the tables do not say, the target first."""
+    """Yield a line for each other thing that the tables do not say."""
     latency, cold = report["latency"], report["cold"]
-    if report["target"] is not None:
-        yield target_line(report["target"], latency)
     if latency["count"] < ENOUGH_FOR_P99:
         clips = counted(latency["count"], "clip")
         yield f"with {clips}, p99 is the largest; measure more with --clips"
@@ -162,12 +205,6 @@ def findings(report: dict[str, Any]) -> Iterator[str]:
         f"throughput: {report['throughput_clips_a_s']:.1f} clips/s; CPU "
         f"{report['cpu_ms_a_clip']:.1f} ms a clip, {report['cores_used']:.2f} cores{memory}"
     )
-    if report["period_ms"] is not None:
-        busy = report["engine"]["mean_ms"] / report["period_ms"]
-        yield (
-            f"a stream's clip is due every {report['period_ms']:.0f} ms: one stream keeps the "
-            f"engine busy for {busy:.0%} of the time"
-        )
     if report["drift"] is not None:
         on_gpu = gpu_index(report["device"]) is not None
         yield drift_line(report["drift"], None if on_gpu else report["cpu_drift"])
@@ -181,42 +218,50 @@ def findings(report: dict[str, Any]) -> Iterator[str]:
     )
 
 
-def target_line(target: dict[str, Any], latency: dict[str, Any]) -> str:
-    """Return whether the target is met, and what missed it."""
+def target_line(target: dict[str, Any], latency: dict[str, Any], name: str) -> str:
+    """Return whether the target is met, and what missed it.
+
+    Args:
+        target: From `misses`.
+        latency: Statistics of what is judged.
+        name: What is judged.
+    """
+    clips = counted(latency["count"], "clip")
     verdict = "met" if target["met"] else "MISSED"
+    if target["so_far"]:
+        verdict += f" so far ({clips})"
+    p99 = f"p99 {ms_text(latency['p99_ms'])} ms, " if latency["count"] >= ENOUGH_FOR_P99 else ""
     line = (
-        f"target {target['target_ms']:g} ms: {verdict}; {target['count']} of "
-        f"{counted(latency['count'], 'clip')} over it ({target['share']:.2%}), "
-        f"p99 {ms_text(latency['p99_ms'])} ms, max {ms_text(latency['max_ms'])} ms"
+        f"target {target['target_ms']:g} ms, {name}: {verdict}; {target['count']} of {clips} over "
+        f"it ({target['share']:.2%}), {p99}max {ms_text(latency['max_ms'])} ms"
     )
     if not target["count"]:
         return line
-    times = moments(target["at_s"])
+    line = f"{line}; longest run {target['longest_run']}"
+    if not target["at_s"]:
+        return line
+    # Clips of several streams are due at the same moment.
+    times = Counter(target["at_s"])
+    first = list(times)[:_MOST_TIMES]
+    digits = digits_of({*first, target["longest_run_at_s"]})
     told = [
-        text + (f" ({count} clips)" if count > 1 else "") for text, count in times[:_MOST_TIMES]
+        f"{second:.{digits}f}" + (f" ({times[second]} clips)" if times[second] > 1 else "")
+        for second in first
     ]
     more = ", …" if len(times) > _MOST_TIMES else ""
-    return (
-        f"{line}; longest run {target['longest_run']} from {target['longest_run_at_s']:.3f} s on; "
-        f"at {', '.join(told)}{more} s"
-    )
+    return f"{line} from {target['longest_run_at_s']:.{digits}f} s on; at {', '.join(told)}{more} s"
 
 
-def moments(seconds: Sequence[float]) -> list[tuple[str, int]]:
-    """Return each moment once, with the digits that tell them apart, and how often it came.
+def digits_of(moments: Collection[float]) -> int:
+    """Return how many digits behind the point tell different moments apart, 2 to 6.
 
-    Clips of several streams are due at the same moment.
-
-    >>> moments([0.0, 0.0, 0.0021, 0.0043])
-    [('0.000', 2), ('0.002', 1), ('0.004', 1)]
+    >>> digits_of([0.0, 0.0021, 0.0043])
+    3
     """
-    times = Counter(seconds)
-    texts: list[str] = []
-    for digits in range(2, 7):
-        texts = [f"{second:.{digits}f}" for second in times]
-        if len(set(texts)) == len(texts):
-            break
-    return list(zip(texts, times.values(), strict=True))
+    for digits in range(2, 6):
+        if len({f"{second:.{digits}f}" for second in moments}) == len(moments):
+            return digits
+    return 6
 
 
 def drift_line(drift: dict[str, Any], cpu: dict[str, Any] | None = None) -> str:
@@ -244,12 +289,11 @@ def drift_line(drift: dict[str, Any], cpu: dict[str, Any] | None = None) -> str:
 def path_lines(path: dict[str, Any]) -> Iterator[str]:
     """Yield what the whole path takes beyond its parts."""
     plain, resized = path["cpu_ratio"], path["cpu_ratio_with_resize"]
-    cpu = {name: path["stages"][name]["cpu_ms_a_clip"]["p50"] for name in path["stages"]}
-    own = cpu[WHOLE] - cpu[INFERENCE] - cpu[RESIZED]
+    spread = f", 10-90 % {plain['p10']:.3f}-{plain['p90']:.3f}" if path["rounds"] > 1 else ""
     yield (
-        f"CPU time of the whole path: {plain['p50']:.3f} x (inference alone + decode alone), "
-        f"10-90 % {plain['p10']:.3f}-{plain['p90']:.3f}; {resized['p50']:.3f} x with resizing on "
-        f"the right side; {own:+.2f} ms a clip beyond that"
+        f"CPU time of the whole path: {plain['p50']:.3f} x (inference alone + decode alone)"
+        f"{spread}; {resized['p50']:.3f} x with resizing on the right side; "
+        f"{path['own_cpu_ms_a_clip']['p50']:+.2f} ms a clip beyond that"
     )
     yield (
         f"each stage alone, in turn, in {counted(path['rounds'], 'round')} of "

@@ -134,6 +134,7 @@ class Measurement:
         self._turn = 0
         self._told = 0
         self._busy_s = 0.0
+        self._first_s = 0.0
 
     def run(self, watch: Callable[[], Watch]) -> Watch:
         """Measure everything.
@@ -161,7 +162,6 @@ class Measurement:
         if not self._signal.stopped:
             self._meter.prove(lambda: self._clip(0), stopped=self._is_stopped)
         watched = watch()
-        self._began_s = time.perf_counter()
         try:
             self._measure(paths)
         except BaseException:
@@ -207,7 +207,10 @@ class Measurement:
 
     def _due_together(self) -> Took:
         """Score a clip of each stream, all due now; return what it took together."""
-        due = time.perf_counter() - self._began_s
+        now = time.perf_counter()
+        if not self.found.start_s:
+            self._first_s = now
+        due = now - self._first_s
         waited_s = cpu_s = 0.0
         for stream in range(self._plan.streams):
             if self._signal.stopped or (stream and self._reached()):

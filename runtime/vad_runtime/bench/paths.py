@@ -250,6 +250,9 @@ def stages(rounds: list[dict[str, Took]], film: Film) -> dict[str, Any]:
         "clips_a_round": clips,
         "rounds": len(rounds),
         "stages": found,
+        "own_cpu_ms_a_clip": table(
+            lambda one: one[WHOLE].cpu_s - one[INFERENCE].cpu_s - one[RESIZED].cpu_s
+        ),
         "cpu_ratio": _ratio(rounds, DECODE),
         "cpu_ratio_with_resize": _ratio(rounds, RESIZED),
         "raw_s": [

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 from vad_runtime.contracts.errors import InputError
 from vad_runtime.contracts.manifest import Scoring
-from vad_runtime.sinks.plot import plot_available, save_plot
+from vad_runtime.sinks.plot import NO_MATPLOTLIB, plot_available, save_plot
 from vad_runtime.sinks.rows import Row, RowWriter, read_rows, row_from_scored
 from vad_runtime.sources.base import SourceInfo
 
@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from vad_runtime.sinks.overlay import OverlayWriter
 
 __all__ = [
+    "NO_MATPLOTLIB",
     "Row",
     "RowWriter",
     "open_overlay",

@@ -42,6 +42,9 @@ AXIS_NAMES = {
 }
 
 
+NO_MATPLOTLIB = "matplotlib is not installed; pip install 'vad-edge[plot]'"
+
+
 def plot_available() -> bool:
     """Return whether matplotlib is installed, without importing it."""
     return find_spec("matplotlib") is not None
@@ -355,6 +358,8 @@ def _fit_title(figure: "Figure", title: str) -> None:
 
 def _fit_left(figure: "Figure", axes: "Axes") -> None:
     """Move the left edge of the axes to where the numbers beside it have room."""
+    # Else "1e6" stands on the first number of the frames' axis.
+    axes.yaxis.get_offset_text().set_x(-0.04)
     box = axes.yaxis.get_tightbbox()
     assert box is not None  # it has a label
     wide = figure.bbox.width

@@ -15,6 +15,8 @@ _PICTURES_BYTES = 48 << 20
 _LEAST_DEPTH = 8
 _END = object()
 _LONGEST_WAIT_S = 5.0
+_RECHECK_S = 0.2
+"""After so long both sides look whether they were told to stop."""
 
 
 def depth_of(source: SourceInfo, *, pictures: bool) -> int:
@@ -57,6 +59,9 @@ class Prefetch:
         stage: Receives the time that each frame took to decode and resize, seconds; in a live
             source the time that it waited for the camera is in it.
         on_item: Called in the thread when there is something to `poll`.
+
+    Raises:
+        ValueError: A depth below 1.
     """
 
     def __init__(
@@ -69,11 +74,16 @@ class Prefetch:
         stage: Stage | None = None,
         on_item: Callable[[], None] | None = None,
     ) -> None:
+        if depth < 1:
+            raise ValueError(f"depth must be at least 1 frame, not {depth}")
         self._source = source
         # Compiled, and without a lock in Python for each frame; it is bounded by `_room`.
         self._queue: queue.SimpleQueue[object] = queue.SimpleQueue()
         self._depth = depth
         self._room = threading.Event()
+        # Numbers of frames: of the next one that is put into the queue, and of the next one that is
+        # expected out of it.
+        self._put_next = self._take_next = 0
         self._realtime = realtime
         self._lossy = realtime or live
         self._stage = stage
@@ -116,7 +126,7 @@ class Prefetch:
             return None
 
     def _taken(self, *, wait: bool) -> object:
-        item = self._queue.get(timeout=0.2) if wait else self._queue.get_nowait()
+        item = self._queue.get(timeout=_RECHECK_S) if wait else self._queue.get_nowait()
         # A thread that is woken for each frame costs more than the frame's way through here, so a
         # full queue is filled again when half of it is gone.
         if not self._room.is_set() and self._queue.qsize() <= self._depth // 2:
@@ -124,8 +134,13 @@ class Prefetch:
         return item
 
     def _frame(self, item: object) -> Frame | None:
-        if isinstance(item, Frame):
-            return item
+        if isinstance(item, tuple):
+            number, frame = item
+            # What was thrown away is noticed here, where frames come out one behind the other.
+            if number != self._take_next:
+                frame = replace(frame, hole=frame.hole or "frames dropped")
+            self._take_next = number + 1
+            return frame  # type: ignore[no-any-return]
         self.ended = True
         if isinstance(item, BaseException):
             raise item
@@ -199,8 +214,7 @@ class Prefetch:
         if item.arrived_s is None:  # a recording in a camera's place has deadlines too
             item = replace(item, arrived_s=time.monotonic())
         if self._queue.qsize() < self._depth:
-            self._queue.put(item)
-            self._tell()
+            self._add(item)
             return
         # The gap lies in front of what is now the oldest frame; marking the newest would let a clip
         # span it. So the whole queue goes: a consumer this far behind needs the newest frames.
@@ -210,7 +224,13 @@ class Prefetch:
                 self.dropped += 1
             except queue.Empty:
                 break
-        self._queue.put(replace(item, hole="frames dropped"))
+        self._add(item)
+
+    def _add(self, item: object) -> None:
+        if isinstance(item, Frame):
+            item = (self._put_next, item)
+            self._put_next += 1
+        self._queue.put(item)
         self._tell()
 
     def _tell(self) -> None:
@@ -220,9 +240,8 @@ class Prefetch:
     def _put(self, item: object) -> None:
         while not self._stop.is_set():
             if self._queue.qsize() < self._depth:
-                self._queue.put(item)
-                self._tell()
+                self._add(item)
                 return
             self._room.clear()
             if self._queue.qsize() > self._depth // 2:  # else it was emptied in between
-                self._room.wait(0.2)
+                self._room.wait(_RECHECK_S)
