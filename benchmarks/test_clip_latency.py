@@ -1,6 +1,5 @@
-"""What a clip costs: every engine and every peer, in the same rounds of one process."""
+"""What a clip costs: every engine and every peer, in the same rounds of one process a model."""
 
-import gc
 import json
 import math
 from collections.abc import Callable, Iterator
@@ -8,9 +7,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from perf_latency import Found, measured
 from perf_models import MODELS, Made
-from perf_peers import BF16, COMPILED, EAGER, INT8, NNCF, Engines, engines_of, require_same
-from perf_ratios import Times, interval_kind, ratio, rounds
+from perf_peers import BF16, COMPILED, EAGER, INT8, NNCF
+from perf_ratios import Times, interval_kind, ratio
 from perf_targets import NNCF_LEAST, Target, target_of
 from pytest_benchmark.fixture import BenchmarkFixture
 
@@ -18,67 +18,27 @@ from vad_runtime.backends.base import Options
 from vad_runtime.backends.onnxruntime import OnnxRuntimeBackend
 
 
-@pytest.fixture(scope="module")
-def opened(
-    made_of: Callable[[str], Made], full: bool
-) -> Iterator[Callable[[str], tuple[Made, Engines]]]:
-    """Return a function that opens a model's engines; one model at a time is open."""
-    held: dict[str, tuple[Made, Engines]] = {}
-
-    def let_go() -> None:
-        for _, engines in held.values():
-            engines.close()
-        held.clear()
-        gc.collect()
-
-    def open_all(key: str) -> tuple[Made, Engines]:
-        if key not in held:
-            let_go()
-            made = made_of(key)
-            held[key] = made, engines_of(made, compiled=full)
-        return held[key]
-
-    yield open_all
-    let_go()
-
-
-def answers(made: Made, engines: Engines) -> dict[str, dict[str, Any]]:
-    """Require that every engine gives PyTorch's answer; return the differences."""
-    clips = made.clips()
-    found: dict[str, dict[str, Any]] = {}
-    for clip in clips[:, None]:
-        want = engines.scores[EAGER](clip)
-        for name, score in engines.scores.items():
-            found[name] = require_same(name, score(clip), want, engines.precisions[name])
-    return found
-
-
 def test_a_clip_on_every_engine(
     benchmark: BenchmarkFixture,
     board: Any,
-    opened: Callable[[str], tuple[Made, Engines]],
+    made_of: Callable[[str], Made],
     model: str,
     peak: dict[str, float],
     full: bool,
 ) -> None:
     """The row of pytest-benchmark is a round of all of them; the board has the table."""
     benchmark.group = "one clip, all engines in turn"
-    made, engines = opened(model)
-    differences = answers(made, engines)
-    clip = made.clips()[:1]
-    calls = {name: (lambda s=score: s(clip)) for name, score in engines.scores.items()}
-    held: dict[str, Times] = {}
-
-    def measure() -> None:
-        held.update(rounds(calls, count=15 if full else 1, max_s=30.0, warm_up=2 if full else 0))
-
-    benchmark.pedantic(measure, rounds=1)
+    made = made_of(model)
+    seen: list[Found] = []
+    benchmark.pedantic(lambda: seen.append(measured(model, full=full)), rounds=1)
+    (found,) = seen
+    held = found.times
     eager = held[EAGER].wall_ms
     rows = []
     for name, times in held.items():
         wall, faster = times.summary()["wall_ms"], ratio(eager, times.wall_ms)
         share = share_of_peak(made.model.gop, float(np.median(times.wall_ms)), peak)
-        gap = differences[name]["difference"]
+        gap = found.differences[name]["difference"]
         rows.append([name, wall, float(np.percentile(times.wall_ms, 90)), share, str(faster), gap])
     rows.sort(key=lambda row: row[1])
     for row in rows:
@@ -86,12 +46,12 @@ def test_a_clip_on_every_engine(
     kind = interval_kind(len(eager))
     head = ["engine", "wall ms", "p90", "int8 peak", f"x eager ({kind})", "difference"]
     board.table(f"{MODELS[model].name}, one clip, {len(eager)} rounds", head, rows)
-    if COMPILED in engines.notes:
-        board.note(f"{MODELS[model].name}: {COMPILED}: {engines.notes[COMPILED]}")
-    for name, why in engines.missing.items():
+    if COMPILED in found.notes:
+        board.note(f"{MODELS[model].name}: {COMPILED}: {found.notes[COMPILED]}")
+    for name, why in found.missing.items():
         board.note(f"{MODELS[model].name}: no {name}: {why}")
     times = {name: one.summary() for name, one in held.items()}
-    board.data(model=model, times=times, peak=peak, gop=made.model.gop, devices=engines.notes)
+    board.data(model=model, times=times, peak=peak, gop=made.model.gop, devices=found.notes)
     if full:
         for target in targets(made, held):
             board.target(target)

@@ -10,9 +10,9 @@ each notices was tried by making the guarded code slower::
     loop              2.3         1.67 to 1.92   5 µs a frame                          2.97
                                                  a float copy of each clip             3.70
                                                  (a copy of each frame, each clip      2.15, 2.24)
-    ring, native      1.9         1.42 to 1.55   a copy of each frame                  2.39
+    ring, native      2.2         1.69 to 1.70   a copy of each frame                  2.59
                                                  a copy of each clip                   8.3
-    ring, pure        2.9         1.98 to 2.43   a copy of each frame                  3.46
+    ring, pure        3.6         2.52           a copy of each frame                  4.33
     rows, score       0.80        0.58 to 0.65   the text of a row made twice          0.81 to 0.85
                                                  each row flushed                      1.13
                                                  json in place of msgspec              1.05
@@ -73,7 +73,7 @@ RESIZER = {
     ("gray", "bilinear"): 0.26,
     ("rgb", "bilinear"): 0.21,
 }
-RING = {True: 1.9, False: 2.9}  # native, pure
+RING = {True: 2.2, False: 3.6}  # native, pure
 ROWS = {False: 0.80, True: 1.5}  # score, watch
 STAE_INT8 = 0.6
 DEEP_INT8 = 0.42

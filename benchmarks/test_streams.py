@@ -264,7 +264,7 @@ def test_streams_within_their_deadline(
 ) -> None:
     benchmark.group = f"vad-run site, C3D int8, hop {HOP}, {FPS} fps: all runs"
     made = made_of("c3d" if full else "stae_twin")
-    numbers = (STREAMS, 12) if full else (2,)
+    numbers = (6, STREAMS, 12) if full else (2,)
     settle_s, measure_s = (SETTLE_S, MEASURE_S) if full else (0.0, 1.5)
     found: list[Load] = []
 
@@ -272,6 +272,8 @@ def test_streams_within_their_deadline(
         for streams in numbers:
             folder = tmp_path / f"site{streams}"
             found.append(site_with(folder, made.bundle.path, film, streams, settle_s, measure_s))
+            if not found[-1].in_time:
+                break  # more would only be later
 
     benchmark.pedantic(measure, rounds=1)
     rows = [
