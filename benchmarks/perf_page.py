@@ -11,8 +11,9 @@ Test = Mapping[str, Any]
 CHAPTERS = {
     "test_clip_latency": (
         "One clip",
-        "Batch 1, wall time, all engines in turn in shuffled rounds, with a rest between two calls, a "
-        "process for each model. *x eager* is the median over the rounds of PyTorch's time / this one, "
+        "Batch 1, wall time, all engines in turn in shuffled rounds, with a rest between two "
+        "calls, a process for each model. *x eager* is the median over the rounds of PyTorch's "
+        "time / this one, "
         "with its interval: a bootstrap's of 95 % from 6 rounds on, below that the least and the "
         "most, as each table's head says. *int8 peak* is the work of a clip a second as a "
         "share of what the multipliers give at most in int8, whatever the engine computes in. "
