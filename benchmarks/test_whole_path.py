@@ -240,6 +240,11 @@ def tell(
     )
     if not full:
         return
+    paced = ratio(held["whole"].cpu_ms, held[PACED].cpu_ms + held["decode"].cpu_ms)
+    board.note(
+        f"{made.model.name}: CPU of the whole path / (inference with its rests + decode): "
+        f"{paced}, {paced.kind}"
+    )
     share = ratio(held["whole"].cpu_ms, held["inference"].cpu_ms + held["decode"].cpu_ms)
     name = f"{made.model.name}: CPU of the whole path / (inference + decode)"
     board.target(target_of(name, share, wanted=WHOLE_MOST, sense="most"))

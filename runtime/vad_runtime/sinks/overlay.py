@@ -51,8 +51,8 @@ ENCODERS = (("libx264", 90_000), ("libopenh264", 90_000), ("mpeg4", 60_000))
 """Encoders by preference, with their clock in ticks a second (MPEG-4 counts to 65535 at most)."""
 
 _X264 = {"crf": "23", "preset": "superfast", "mbtree": "1", "rc-lookahead": "10"}
-"""Looking ahead as `veryfast` does keeps its size and its quality at two thirds of the work or less
-(benchmarks/overhead_study.py); encoding is most of what a film costs."""
+"""Looking ahead as `veryfast` does keeps its size and its quality at two thirds of the work or
+less; encoding is most of what a film costs."""
 
 FAILURES = (OSError, av.error.FFmpegError)
 """What FFmpeg raises; not all of its errors are also errors of the operating system."""
