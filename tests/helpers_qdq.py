@@ -18,9 +18,9 @@ import onnxruntime
 from onnx import TensorProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
-from vad_calibration.graph import COPY
 from vad_calibration.placement import QuantiseChoice, activation_tensors, quantisable_layers
 from vad_calibration.qdq import qdq_from_model
+from vad_runtime.contracts.manifest import COPY
 
 Array = npt.NDArray[np.float32]
 

@@ -10,10 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import onnx
-from onnx import NodeProto, TensorProto
-
-COPY = "vad_copy_"
-"""How the names of nodes begin that only copy pixels; an engine need not count them as layers."""
+from onnx import AttributeProto, NodeProto, TensorProto
 
 LIGHT = 1024
 """Initialisers of so many elements or fewer may be shapes and axes, which shape inference needs."""
@@ -100,8 +97,18 @@ def attribute(node: NodeProto, name: str, default: int) -> int:
 
 
 def attributes(node: NodeProto) -> dict[str, Any]:
-    """Return a node's attributes by name."""
-    return {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
+    """Return a node's attributes by name; strings as str."""
+    plain = {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
+    return {k: v.decode() if isinstance(v, bytes) else v for k, v in plain.items()}
+
+
+def set_attribute(node: NodeProto, name: str, value: Any) -> None:
+    """Set or replace one attribute."""
+    kept = [a for a in node.attribute if a.name != name]
+    new = [*kept, onnx.helper.make_attribute(name, value)]
+    copied = [AttributeProto.FromString(a.SerializeToString()) for a in new]
+    del node.attribute[:]
+    node.attribute.extend(copied)
 
 
 def copies(node: NodeProto, weight: npt.NDArray[np.generic]) -> bool:

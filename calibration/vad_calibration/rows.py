@@ -16,7 +16,8 @@ import numpy as np
 import onnx
 from onnx import NodeProto, helper, numpy_helper
 
-from vad_calibration.graph import COPY, Graph, attributes, unused
+from vad_calibration.graph import Graph, attributes, set_attribute, unused
+from vad_runtime.contracts.manifest import COPY
 
 _FOUR = 4
 """Input channels that one INT8 instruction takes."""
@@ -44,11 +45,10 @@ def stack_rows(model: onnx.ModelProto) -> int:
     nodes: list[NodeProto] = []
     made = 0
     for node in model.graph.node:
-        copy = _rewritten(graph, node, taken)
-        if copy is not None:
+        quantise = _quantiser(graph, node)
+        copy = None if quantise is None else _rewritten(graph, node, taken)
+        if quantise is not None and copy is not None:
             made += 1
-            quantise = _quantiser(graph, node)
-            assert quantise is not None
             at = next(i for i, other in enumerate(nodes) if other is quantise)
             copy.input[0] = quantise.input[0]
             quantise.input[0] = copy.output[0]
@@ -63,7 +63,9 @@ def stack_rows(model: onnx.ModelProto) -> int:
 
 
 def _quantiser(graph: Graph, node: NodeProto) -> NodeProto | None:
-    """Return the QuantizeLinear of a layer's input, if nobody else reads what it rounds."""
+    """Return the QuantizeLinear of a Conv's input, if nobody else reads what it rounds."""
+    if node.op_type != "Conv":
+        return None
     back = graph.maker.get(node.input[0])
     if back is None or back.op_type != "DequantizeLinear" or len(graph.readers[back.output[0]]) > 1:
         return None
@@ -74,9 +76,10 @@ def _quantiser(graph: Graph, node: NodeProto) -> NodeProto | None:
 
 
 def _rewritten(graph: Graph, node: NodeProto, taken: set[str]) -> NodeProto | None:
-    """Rewrite a convolution; return what copies its rows, or None where it stays as it is."""
-    if node.op_type != "Conv" or _quantiser(graph, node) is None:
-        return None
+    """Rewrite a convolution; return what copies its rows, or None where it stays as it is.
+
+    The copy's input is for the caller to set.
+    """
     weights = graph.maker.get(node.input[1])
     if weights is None or weights.op_type != "DequantizeLinear":
         return None
@@ -92,7 +95,7 @@ def _rewritten(graph: Graph, node: NodeProto, taken: set[str]) -> NodeProto | No
         and 1 < kernel[axis] <= _MOST_ROWS
         and about.get("group", 1) == 1
         and set(about.get("dilations", [1])) == {1}
-        and about.get("auto_pad", b"NOTSET") in (b"NOTSET", b"VALID")
+        and about.get("auto_pad", "NOTSET") in ("NOTSET", "VALID")
     )
     if not fits:
         return None
@@ -125,8 +128,8 @@ def _rewritten(graph: Graph, node: NodeProto, taken: set[str]) -> NodeProto | No
         ("strides", without_rows(strides, 1)),
         ("pads", without_rows(pads, 0)),
     ):
-        _set(node, key, values)
-    _set(node, "auto_pad", "NOTSET")
+        set_attribute(node, key, values)
+    set_attribute(node, "auto_pad", "NOTSET")
     return helper.make_node(
         "Conv",
         ["", kernels],
@@ -136,10 +139,3 @@ def _rewritten(graph: Graph, node: NodeProto, taken: set[str]) -> NodeProto | No
         strides=rows_alone(strides, 1),
         pads=rows_alone(pads, 0),
     )
-
-
-def _set(node: NodeProto, name: str, value: Any) -> None:
-    kept = [a for a in node.attribute if a.name != name]
-    made = [onnx.AttributeProto.FromString(a.SerializeToString()) for a in kept]
-    del node.attribute[:]
-    node.attribute.extend([*made, helper.make_attribute(name, value)])

@@ -8,11 +8,11 @@ import pytest
 from helpers_qdq import EVERYTHING, Net, exact_limits, run
 
 from vad_calibration import qdq
-from vad_calibration.graph import COPY
 from vad_calibration.lint import lint_qdq
 from vad_calibration.placement import QuantiseChoice, quantisable_layers
 from vad_calibration.qdq import qdq_from_model
 from vad_calibration.rows import stack_rows
+from vad_runtime.contracts.manifest import COPY
 
 SAME = {"pads": [1] * 6}
 

@@ -9,13 +9,12 @@ import numpy as np
 import onnx
 from onnx import NodeProto
 
+from vad_calibration.graph import attributes, set_attribute
 from vad_export.passes.graph import (
     Array,
     GraphEditor,
-    attributes,
     is_float,
     run_pass,
-    set_attribute,
 )
 
 _LINEAR = ("Conv", "ConvTranspose", "Gemm")

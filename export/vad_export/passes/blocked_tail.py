@@ -19,10 +19,11 @@ from dataclasses import dataclass
 from math import prod
 
 import numpy as np
-from onnx import NodeProto, TensorProto, helper
+from onnx import NodeProto, TensorProto
 
-from vad_calibration.graph import COPY
-from vad_export.passes.graph import Array, GraphEditor, attributes, int64, make_node
+from vad_calibration.graph import attributes
+from vad_export.passes.graph import Array, GraphEditor, int64, make_node
+from vad_runtime.contracts.manifest import COPY
 
 _UNARY = ("Abs", "Identity", "LeakyRelu", "Neg", "Relu", "Sigmoid", "Sqrt", "Tanh")
 _BINARY = ("Add", "Div", "Mul", "Pow", "Sub")
@@ -217,7 +218,7 @@ class _Writer:
     def step(self, step: _Step, current: str) -> str:
         """Write a step that reads `current`; return its result."""
         node, wish = step.node, f"{step.node.output[0]}_blocks"
-        kept = {a.name: helper.get_attribute_value(a) for a in node.attribute}
+        kept = attributes(node)
         if step.whole is None:
             inputs = [current if name == step.source else name for name in node.input]
             return self._add(node.op_type, inputs, wish, **kept)

@@ -9,6 +9,8 @@ import numpy.typing as npt
 import onnx
 from onnx import AttributeProto, NodeProto, TensorProto, helper, numpy_helper
 
+from vad_calibration.graph import attributes
+
 Array = npt.NDArray[Any]
 Shape = tuple[int | None, ...]
 
@@ -153,21 +155,6 @@ class GraphEditor:
         for i in reversed(range(len(graph.value_info))):
             if graph.value_info[i].name not in made:
                 del graph.value_info[i]
-
-
-def attributes(node: NodeProto) -> dict[str, Any]:
-    """Return a node's attributes by name; strings as str."""
-    plain = {a.name: helper.get_attribute_value(a) for a in node.attribute}
-    return {k: v.decode() if isinstance(v, bytes) else v for k, v in plain.items()}
-
-
-def set_attribute(node: NodeProto, name: str, value: Any) -> None:
-    """Set or replace one attribute."""
-    kept = [a for a in node.attribute if a.name != name]
-    new = [*kept, helper.make_attribute(name, value)]
-    copies = [AttributeProto.FromString(a.SerializeToString()) for a in new]
-    del node.attribute[:]
-    node.attribute.extend(copies)
 
 
 def spatial_pads(node: NodeProto, rank: int) -> tuple[list[int], list[int]] | None:

@@ -12,11 +12,11 @@ import numpy as np
 import onnx
 from onnx import NodeProto
 
+from vad_calibration.graph import attributes
 from vad_export.passes.graph import (
     FLOAT,
     Array,
     GraphEditor,
-    attributes,
     is_float,
     make_node,
     spatial_pads,

@@ -16,17 +16,15 @@ import numpy as np
 import onnx
 from onnx import NodeProto
 
-from vad_calibration.graph import copies
+from vad_calibration.graph import attributes, copies, set_attribute
 from vad_export.passes.blocked_tail import Blocks, sum_of_blocks
 from vad_export.passes.graph import (
     Array,
     GraphEditor,
-    attributes,
     int64,
     is_float,
     make_node,
     run_pass,
-    set_attribute,
     spatial_pads,
 )
 

@@ -8,9 +8,9 @@ import numpy as np
 import onnx
 from onnx import NodeProto
 
+from vad_calibration.graph import attributes
 from vad_export.passes.graph import (
     GraphEditor,
-    attributes,
     int64,
     make_node,
     run_pass,

@@ -19,12 +19,9 @@ from vad_runtime.backends.checks import (
 )
 from vad_runtime.backends.openvino_unsigned import read_unsigned, unsigned_is_safe
 from vad_runtime.contracts.errors import BackendError
-from vad_runtime.contracts.manifest import Manifest
+from vad_runtime.contracts.manifest import COPY, Manifest
 
 _HINT = {"fp32": "f32", "bf16": "bf16"}
-_COPY = "vad_copy_"
-"""How the names of convolutions begin that only copy pixels (vad_calibration.graph)."""
-
 _MULTIPLYING = ("Convolution", "Deconvolution", "FullyConnected", "MatMul")
 
 
@@ -80,7 +77,7 @@ def _int8_layers(compiled: Any) -> str:
         str(node.get_rt_info()["runtimePrecision"].get())
         for node in compiled.get_runtime_model().get_ordered_ops()
         if str(node.get_rt_info()["layerType"].get()) in _MULTIPLYING
-        and not node.get_friendly_name().startswith(_COPY)
+        and not node.get_friendly_name().startswith(COPY)
     ]
     return f"{sum(kind in ('u8', 'i8') for kind in kinds)} of {len(kinds)} layers"
 

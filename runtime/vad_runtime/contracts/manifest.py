@@ -18,6 +18,10 @@ SCHEMA = 1
 Precision = Literal["fp32", "bf16", "fp16", "int8", "mixed"]
 """Arithmetic of a graph; `mixed` = int8 where it is quantised, fp16 elsewhere."""
 
+COPY = "vad_copy_"
+"""How the names of a graph's convolutions begin that only copy pixels. They are never quantised,
+and no engine counts them as layers."""
+
 Positive = Annotated[float, msgspec.Meta(gt=0)]
 
 
