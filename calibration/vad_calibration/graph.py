@@ -112,7 +112,7 @@ def set_attribute(node: NodeProto, name: str, value: Any) -> None:
 
 
 def copies(node: NodeProto, weight: npt.NDArray[np.generic]) -> bool:
-    """Return whether a convolution only copies pixels: each kernel holds a single 1, or nothing.
+    """Return whether a convolution only copies pixels: kernels hold a single 1, some may be empty.
 
     Such stand for moves of pixels (`stack_rows`, `output_blocking`). In floating point they
     keep whole numbers up to 255 as they are, in INT8 they would not.
@@ -121,4 +121,5 @@ def copies(node: NodeProto, weight: npt.NDArray[np.generic]) -> bool:
         return False
     kernels = weight.reshape(len(weight), -1)
     ones = kernels == 1
-    return bool(((kernels == 0) | ones).all() and (ones.sum(axis=1) <= 1).all())
+    # A layer of zeros alone, as before training behind a BatchNorm that begins at 0, is a layer.
+    return bool(((kernels == 0) | ones).all() and (ones.sum(axis=1) <= 1).all() and ones.any())

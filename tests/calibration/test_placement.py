@@ -66,11 +66,19 @@ def test_operators_are_left_alone_unless_they_are_chosen(mixed: onnx.ModelProto)
     assert list(layers_of(mixed, QuantiseChoice(ops=("Gemm",), least_share=0))) == ["gemm"]
 
 
-def test_a_layer_that_does_next_to_nothing_is_left_alone(mixed: onnx.ModelProto) -> None:
+def test_a_dense_layer_that_does_next_to_nothing_is_left_alone(mixed: onnx.ModelProto) -> None:
     # 35 and 21 of 22000 multiplications, but 35 and 21 of 392 weights.
     assert "gemm" in layers_of(mixed, QuantiseChoice(least_share=0.05))
     assert "gemm" not in layers_of(mixed, QuantiseChoice(least_share=0.1))
-    assert "conv" in layers_of(mixed, QuantiseChoice(least_share=0.1))
+    # A convolution stays whatever its share is.
+    assert list(layers_of(mixed, QuantiseChoice(least_share=1))) == ["conv", "deconv"]
+
+
+def test_a_convolution_of_zeros_is_a_layer() -> None:
+    # As before training behind a BatchNorm whose scale begins at 0.
+    net = Net((3, 8, 8))
+    zeros = net.constant("zeros", np.zeros((4, 3, 1, 1), np.float32))
+    assert list(layers_of(net.model(net.add("Conv", "clip", zeros, name="conv")))) == ["conv"]
 
 
 def test_layers_that_read_the_clip_can_be_left_alone() -> None:
