@@ -23,21 +23,23 @@ def test_a_clip_on_every_engine(
     board: Any,
     made_of: Callable[[str], Made],
     model: str,
-    peak: dict[str, float],
+    peak: Callable[[], dict[str, float]],
     full: bool,
 ) -> None:
     """The row of pytest-benchmark is a round of all of them; the board has the table."""
     benchmark.group = "one clip, all engines in turn"
     made = made_of(model)
     seen: list[Found] = []
+    peak()
     benchmark.pedantic(lambda: seen.append(measured(model, full=full)), rounds=1)
+    most = peak()
     (found,) = seen
     held = found.times
     eager = held[EAGER].wall_ms
     rows = []
     for name, times in held.items():
         wall, faster = times.summary()["wall_ms"], ratio(eager, times.wall_ms)
-        share = share_of_peak(made.model.gop, float(np.median(times.wall_ms)), peak)
+        share = share_of_peak(made.model.gop, float(np.median(times.wall_ms)), most)
         gap = found.differences[name]["difference"]
         rows.append([name, wall, float(np.percentile(times.wall_ms, 90)), share, str(faster), gap])
     rows.sort(key=lambda row: row[1])
@@ -51,7 +53,7 @@ def test_a_clip_on_every_engine(
     for name, why in found.missing.items():
         board.note(f"{MODELS[model].name}: no {name}: {why}")
     times = {name: one.summary() for name, one in held.items()}
-    board.data(model=model, times=times, peak=peak, gop=made.model.gop, devices=found.notes)
+    board.data(model=model, times=times, peak=most, gop=made.model.gop, devices=found.notes)
     if full:
         for target in targets(made, held):
             board.target(target)
