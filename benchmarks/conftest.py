@@ -92,24 +92,15 @@ def made_of(pytestconfig: pytest.Config) -> Callable[[str], Any]:
 
 @pytest.fixture(scope="session")
 def peak(full: bool) -> Callable[[], dict[str, float]]:
-    """Return a function that measures the processor's peak, and returns the most seen so far.
+    """Return a function that measures the processor's peak by kind of arithmetic.
 
-    1e9 operations a second by kind of arithmetic; {} = not known. Once is not enough: other
-    machines may share the processor's cores, and one look saw half of what the next one did.
+    1e9 operations a second; {} = not known.
     """
     from perf_peak import peak as measured
 
     from vad_runtime.backends.checks import usable_threads
 
-    most: dict[str, float] = {}
-
-    def once_more() -> dict[str, float]:
-        if full:
-            for kind, value in measured(usable_threads(), 0.3).items():
-                most[kind] = max(value, most.get(kind, 0.0))
-        return dict(most)
-
-    return once_more
+    return lambda: measured(usable_threads(), 0.3) if full else {}
 
 
 @pytest.fixture

@@ -31,8 +31,8 @@ CHAPTERS = {
         "*inference* is every sixth clip of the film, one behind the other, scaled. *A rest before "
         "each clip* is the same with 10 ms between two clips, as a run has them: the engine's "
         "threads spin for a while before they sleep, and processor time counts that. *Decode and "
-        "inference at the same time* is a sixth of both, a thread each, scaled: what the two cost "
-        "a program that does nothing else, where they share caches and cores. *An engine "
+        "inference at the same time* is a sixth of both, scaled, with the decoder two clips ahead "
+        "at most: what the two cost a program that does nothing else. *An engine "
         "that computes nothing* rests 10 ms a clip: what is left is decoding, resizing and ours. "
         "*Our own thread* takes the frames and makes clips, scores, events and rows of them; the "
         "decoder has another. *All but decoding, resizing and the engine* is the run without "
@@ -113,15 +113,16 @@ def page(
 
 def peak_lines(tests: Sequence[Test]) -> Iterator[str]:
     """Yield the line about the processor's peak."""
-    peak: dict[str, float] = {}
-    for test in tests:
-        for kind, value in test["extra_info"].get("peak", {}).items():
-            peak[kind] = max(value, peak.get(kind, 0.0))
-    if peak:
-        kinds = ", ".join(f"{kind} {value:,.0f}" for kind, value in peak.items())
+    peaks = [test["extra_info"]["peak"] for test in tests if test["extra_info"].get("peak")]
+    if peaks:
+        kinds = (
+            f"{kind} {min(peak[kind] for peak in peaks):,.0f} to "
+            f"{max(peak[kind] for peak in peaks):,.0f}"
+            for kind in peaks[0]
+        )
         yield (
-            "* Peak of the multipliers, all threads, 1e9 operations/s, the most of the loops "
-            f"before and after each model: {kinds}"
+            "* Peak of the multipliers, all threads, 1e9 operations/s, by loops before and after "
+            f"each model, from model to model: {', '.join(kinds)}"
         )
 
 
@@ -153,17 +154,24 @@ def missed(tests: Sequence[Test]) -> Iterator[str]:
             for one in info.get("targets", [])
             if one["verdict"][:7] == "not met" and f"int8, x {EAGER}" in one["name"]
         ]
-        if not (peak and gop and wanted):
+        if not (peak and gop and wanted and "int8" in peak):
             continue
-        least_ms = gop / peak["int8"] * 1e3
+        peak_ms = gop / peak["int8"] * 1e3
         ours, eager = times[INT8]["wall_ms"], times[EAGER]["wall_ms"]
-        reach = "within" if eager / least_ms >= wanted[0] else "out of"
+        fastest = min(times, key=lambda name: times[name]["wall_ms"])
+        # Clocks move: an engine may be faster than the loops were.
+        limit_ms = min(peak_ms, times[fastest]["wall_ms"])
+        reach = "within" if eager / limit_ms >= wanted[0] else "out of"
+        what = (
+            "an engine that used every int8 multiplier all the time would take"
+            if limit_ms == peak_ms
+            else f"the fastest engine, {fastest}, is past the peak of the loops and takes"
+        )
         lines.append(
-            f"* {MODELS[info['model']].name}: an engine that used every int8 multiplier all the "
-            f"time would take {least_ms:.1f} ms here and be {eager / least_ms:.1f} times as fast "
-            f"as PyTorch, which reaches {gop / eager * 1e3 / peak['fp32']:.0%} of the fp32 peak. "
-            f"Ours takes {ours:.1f} ms: {least_ms / ours:.0%} of the int8 peak. "
-            f"The target of {wanted[0]:g} is {reach} reach."
+            f"* {MODELS[info['model']].name}: {what} {limit_ms:.1f} ms here, "
+            f"{eager / limit_ms:.1f} times as fast as PyTorch, which reaches "
+            f"{gop / eager * 1e3 / peak['fp32']:.0%} of the fp32 peak. Ours takes {ours:.1f} ms: "
+            f"{peak_ms / ours:.0%} of the int8 peak. The target of {wanted[0]:g} is {reach} reach."
         )
     if lines:
         yield "### The missed ratios to PyTorch, and the limit of this processor"

@@ -5,8 +5,8 @@
 //   bf16 1010.2
 //   fp32 505.0
 //
-// in 1e9 multiplications and additions a second of processor time, all threads together: other load on
-// the machine does not lower it.
+// in 1e9 multiplications and additions a second of processor time, all threads together. Time given to
+// other processes does not count; a neighbour on the same core does lower it.
 
 #include <immintrin.h>
 

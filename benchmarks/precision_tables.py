@@ -57,7 +57,8 @@ def document(study: Study) -> str:
 ARTEFACTS_TEXT = """\
 * Differences on {check} other clips of the footage, against the exported fp32 graph in ONNX
   Runtime: the largest difference of a score / the largest score; the cosine of the embeddings is
-  that of the clip where it is least.
+  that of the clip where it is least. With random weights both hang on the footage, in fp32 computed
+  in bf16 and in NNCF's graph as well.
 * "Built" says that TensorRT-RTX made a plan on this machine, which has no GPU; nothing of it ran.
 * Lint: findings of `lint_qdq`, the rules of TensorRT for INT8.
 * OpenVINO computes fp16 graphs in fp32; what int8 and mixed leave over, in bf16 where the
@@ -93,6 +94,7 @@ trained model: `vad-export quantise` and `vad-export verify` measure that.
 * NNCF gets the same graph (after the exact passes) and the same clips, its own defaults
   (`model_type=TRANSFORMER` for TimeSformer), and is compiled and run like our int8. It quantises
   what it chooses, so compare the number of layers too.
+* Two numbers of layers in int8: with ConvTranspose, which is the default, and without.
 """
 
 

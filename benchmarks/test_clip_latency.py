@@ -30,9 +30,10 @@ def test_a_clip_on_every_engine(
     benchmark.group = "one clip, all engines in turn"
     made = made_of(model)
     seen: list[Found] = []
-    peak()
+    before = peak()
     benchmark.pedantic(lambda: seen.append(measured(model, full=full)), rounds=1)
-    most = peak()
+    # Neighbours on the same cores come and go: one look saw half of what the next one did.
+    most = {kind: max(value, before[kind]) for kind, value in peak().items()}
     (found,) = seen
     held = found.times
     eager = held[EAGER].wall_ms

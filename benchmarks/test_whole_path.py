@@ -63,13 +63,14 @@ def scene(
     choice.backend.close()
 
 
-def decoded(film: Path, count: int | None = None) -> int:
-    """Decode a film as the sources do, and do nothing with the pictures."""
+def decoded(film: Path, count: int | None = None, wait: Callable[[], object] = bool) -> int:
+    """Decode a film as the sources do, and do nothing with the pictures but wait after each."""
     seen = 0
     with av.open(str(film)) as container:
         container.streams.video[0].thread_type = "AUTO"
         for _ in container.decode(video=0):
             seen += 1
+            wait()
             if seen == count:
                 break
     return seen
@@ -166,11 +167,19 @@ def test_from_a_file_to_rows_and_events(
             choice.backend.infer(clip)
 
     def beside() -> None:
-        decoder = threading.Thread(target=decoded, args=(long_film, len(some) * hop))
+        # As far ahead of the engine as a run's queue lets the decoder be, about.
+        ahead = threading.Semaphore(2 * hop)
+        seen: list[int] = []
+        count = min(len(some) * hop, len(frames))
+        decoder = threading.Thread(
+            target=lambda: seen.append(decoded(long_film, count, ahead.acquire))
+        )
         decoder.start()
         for clip in some:
             choice.backend.infer(clip)
+            ahead.release(hop)
         decoder.join()
+        assert seen == [count]
 
     some = clips[:: SOME if full else 1]
     calls: dict[str, Callable[[], object]] = {

@@ -1,4 +1,4 @@
-"""A view of an ONNX graph for calibration: who makes and who reads what, names, constants."""
+"""An ONNX graph: who makes and who reads what, names, constants, attributes."""
 
 from collections import defaultdict
 from collections.abc import Container, Mapping

@@ -34,10 +34,11 @@ class QuantiseChoice(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     """Quantise layers that read the clip, so three channels or one."""
 
     least_share: float = 0.001
-    """Leave a dense layer (`Gemm`, `MatMul`) alone that does less than this share of the work and
-    holds less than this share of the weights: it would cost accuracy and gain nothing. Small
-    convolutions are quantised: among others in INT8 a whole picture would be converted for each
-    and back again (19 small ones were 2 % of SlowFast's time in OpenVINO)."""
+    """Leave a dense layer alone that does less than this share of the work and holds less than this
+    share of the weights: it would cost accuracy and gain nothing. A convolution that reads one
+    position (squeeze and excitation) is a dense layer too. Small convolutions of pictures are
+    quantised: a whole picture would be converted for each and back again (19 small ones were 2 %
+    of SlowFast's time in OpenVINO)."""
 
     residual: bool = True
     """Round the other input of an addition behind a quantised convolution too, so that an engine
@@ -95,7 +96,7 @@ def quantisable_layers(model: onnx.ModelProto, choice: QuantiseChoice) -> list[L
         if layer.op in choice.ops
         and layer.name not in early
         and (
-            layer.op in _CONVOLUTIONS
+            (layer.op in _CONVOLUTIONS and layer.work != layer.weights)
             or max(layer.work / work, layer.weights / weights) >= choice.least_share
         )
     ]

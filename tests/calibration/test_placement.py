@@ -74,6 +74,17 @@ def test_a_dense_layer_that_does_next_to_nothing_is_left_alone(mixed: onnx.Model
     assert list(layers_of(mixed, QuantiseChoice(least_share=1))) == ["conv", "deconv"]
 
 
+def test_a_small_convolution_of_one_position_counts_as_a_dense_layer() -> None:
+    # Squeeze and excitation: what all positions have in common scales the channels.
+    net = Net((4, 8, 8))
+    x = net.add("Conv", "clip", net.weight("a", 16, 4, 3, 3), pads=[1] * 4, name="picture")
+    mean = net.add("ReduceMean", x, net.constant("over", [2, 3]), keepdims=1)
+    gate = net.add("Conv", mean, net.weight("b", 16, 16, 1, 1), name="one position")
+    model = net.model(net.add("Mul", x, net.add("Sigmoid", gate)))
+    assert list(layers_of(model)) == ["picture", "one position"]
+    assert list(layers_of(model, QuantiseChoice(least_share=0.5))) == ["picture"]
+
+
 def test_a_convolution_of_zeros_is_a_layer() -> None:
     # As before training behind a BatchNorm whose scale begins at 0.
     net = Net((3, 8, 8))

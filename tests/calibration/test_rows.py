@@ -107,6 +107,14 @@ def test_other_convolutions_stay_as_they_are(
     assert model.SerializeToString(deterministic=True) == before
 
 
+def test_a_deconvolution_of_one_channel_stays_as_it_is() -> None:
+    net = Net((1, 6, 8))
+    model = quantised(
+        net, net.model(net.add("ConvTranspose", "clip", net.weight("a", 1, 16, 3, 3)))
+    )
+    assert stack_rows(model) == 0
+
+
 def test_rounded_values_that_somebody_else_reads_stay_where_they_are() -> None:
     net = Net((1, 6, 8))
     both = [

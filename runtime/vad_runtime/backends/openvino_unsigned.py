@@ -2,7 +2,7 @@
 
 Our INT8 graphs have signed activations, since TensorRT takes no others. x86 processors multiply
 unsigned activations by signed weights (`vpdpbusd`, AVX-512 VNNI); for signed ones OpenVINO adds 128
-and takes it away again, which costs 6 to 8 % of C3D and R3D-18 (docs/results/precision.md). Behind
+and takes it away again, which cost 6 to 8 % of C3D and R3D-18 when it was tried. Behind
 a ReLU the sign bit is never used, so the same range can be counted in 255 steps instead of 127.
 
 ::

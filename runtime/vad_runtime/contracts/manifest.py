@@ -19,8 +19,8 @@ Precision = Literal["fp32", "bf16", "fp16", "int8", "mixed"]
 """Arithmetic of a graph; `mixed` = int8 where it is quantised, fp16 elsewhere."""
 
 COPY = "vad_copy_"
-"""How the names of a graph's convolutions begin that only copy pixels. They are never quantised,
-and no engine counts them as layers."""
+"""How the names of a graph's convolutions begin that only copy pixels: no engine counts them as
+layers. (The C++ runner has the same name in src/backends/openvino.cpp.)"""
 
 Positive = Annotated[float, msgspec.Meta(gt=0)]
 

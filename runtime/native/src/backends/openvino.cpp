@@ -100,7 +100,7 @@ std::string int8_layers(const ov::CompiledModel& compiled) {
   for (const auto& node : compiled.get_runtime_model()->get_ordered_ops()) {
     const ov::RTMap& facts = node->get_rt_info();
     if (multiplying.count(facts.at("layerType").as<std::string>()) == 0) continue;
-    // Convolutions that only copy pixels (the exporter names them so).
+    // Convolutions that only copy pixels (COPY in contracts/manifest.py).
     if (node->get_friendly_name().rfind("vad_copy_", 0) == 0) continue;
     const std::string type = facts.at("runtimePrecision").as<std::string>();
     ++all;
