@@ -47,11 +47,11 @@ def test_each_model_is_held_to_the_peak_of_its_own_time(told):
     assert "int8 800 to 1,000, fp32 200 to 250" in line_of(page, "Peak")
     first = line_of(page, "R3D-18")
     assert "would take 80.0 ms here, 7.5 times as fast" in first
-    assert "the target of 7 is within that" in first
+    assert "The target of 7 is within that" in first
     assert first.endswith("53% of the fp32 peak, ours (100.0 ms) 80% of the int8 peak.")
     second = line_of(page, "C3D")
     assert "would take 100.0 ms here, 6.0 times as fast" in second
-    assert "the target of 7 is beyond that" in second
+    assert "The target of 7 is beyond that" in second
     assert second.endswith("62% of the int8 peak.")
 
 
@@ -62,7 +62,7 @@ def test_an_engine_past_the_peak_is_the_limit(told):
         in line
     )
     assert " 80.0 ms here, 7.5 times as fast" in line
-    assert "the target of 7 is within that" in line
+    assert "The target of 7 is within that" in line
     assert line.endswith("ours (100.0 ms) 200% of the int8 peak.")
 
 
