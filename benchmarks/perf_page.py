@@ -171,8 +171,8 @@ def missed(tests: Sequence[Test]) -> Iterator[str]:
         lines.append(
             f"* {MODELS[info['model']].name}: {what} {limit_ms:.1f} ms here, "
             f"{eager / limit_ms:.1f} times as fast as PyTorch. The target of {wanted[0]:g} is "
-            f"{reach} that. PyTorch reaches {gop / eager * 1e3 / peak['fp32']:.0%} of the fp32 peak, ours "
-            f"({ours:.1f} ms) {peak_ms / ours:.0%} of the int8 peak."
+            f"{reach} that. PyTorch reaches {gop / eager * 1e3 / peak['fp32']:.0%} of the fp32 "
+            f"peak, ours ({ours:.1f} ms) {peak_ms / ours:.0%} of the int8 peak."
         )
     if lines:
         yield "### The missed ratios to PyTorch, and the limit of this processor"
