@@ -142,7 +142,7 @@ def chapter(key: str, clips: int) -> Iterator[str]:
     rows = [[one.name, one.kind, *told(one, whole, int8)] for one in layers[:SHOWN]]
     yield markdown({"head": ["layer", "kind", *COLUMNS], "rows": rows})
     lost = (
-        f"; {len(weighted)} layers with weights were not found by name: their kind does more work"
+        f"; layers with weights not found by name, whose kind does more work: {len(weighted)}"
         if weighted
         else ""
     )
