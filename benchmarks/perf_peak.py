@@ -10,6 +10,14 @@ from perf_models import cache_folder
 _SOURCE = Path(__file__).with_suffix(".cpp")
 
 
+def highest(*looks: dict[str, float]) -> dict[str, float]:
+    """Return the most of several looks by kind.
+
+    Neighbours on the same cores come and go: one look saw half of what the next one did.
+    """
+    return {kind: max(look[kind] for look in looks) for kind in looks[0]}
+
+
 def peak(threads: int, seconds: float) -> dict[str, float]:
     """Return 1e9 operations a second by kind (int8, bf16, fp32), all threads together.
 

@@ -19,7 +19,7 @@ import onnx
 from perf_board import markdown
 from perf_machine import load, machine_lines
 from perf_models import FULL, MODELS, ROOT, Made, made
-from perf_peak import peak
+from perf_peak import highest, peak
 
 from vad_calibration.placement import Layer as Weighted
 from vad_calibration.placement import QuantiseChoice, quantisable_layers
@@ -51,7 +51,7 @@ class About(NamedTuple):
     """What the engine tells of a layer: its kind, the graph's nodes behind it, its output."""
 
     kind: str
-    names: list[str]
+    names: set[str]
     shape: list[int]
 
 
@@ -85,6 +85,11 @@ def work_of(layer: Weighted, shape: list[int]) -> float:
     return 2 * layer.work / 1e9
 
 
+def own(name: str) -> str:
+    """Return the graph's name of a node that the engine has split or turned."""
+    return name.split("/")[0]
+
+
 def times_of(model: Made, clips: int) -> tuple[dict[str, float], dict[str, About]]:
     """Return milliseconds by layer of the engine, and what the engine tells of it."""
     _core().set_property("CPU", {"PERF_COUNT": True})
@@ -104,7 +109,7 @@ def times_of(model: Made, clips: int) -> tuple[dict[str, float], dict[str, About
             continue
         facts = node.get_rt_info()
         kind = f"{facts['layerType'].get()}, {facts['runtimePrecision'].get()}"
-        names = str(facts["originalLayersNames"].get()).split(",")
+        names = {own(name) for name in str(facts["originalLayersNames"].get()).split(",")}
         shape = [size.get_length() for size in node.output(0).get_partial_shape()]
         about[node.get_friendly_name()] = About(kind, names, shape)
     engine.close()
@@ -118,15 +123,13 @@ def chapter(key: str, clips: int) -> Iterator[str]:
     threads = usable_threads()
     before = peak(threads, 0.3)
     times, about = times_of(model, clips)
-    after = peak(threads, 0.3)
-    int8 = max(before.get("int8", 0.0), after.get("int8", 0.0))
+    int8 = highest(before, peak(threads, 0.3)).get("int8", 0.0)
     weighted = layers_of(model)
     layers = []
     for name, ms in sorted(times.items(), key=lambda item: -item[1]):
-        kind, names, shape = about.get(name, About("other", [], []))
-        found = {node.split("/")[0] for node in names} & weighted.keys()
-        done = sum(work_of(weighted.pop(node), shape) for node in sorted(found))
-        layers.append(Layer(name.split("/")[0], kind, ms, done))
+        kind, names, shape = about.get(name, About("other", set(), []))
+        done = sum(work_of(weighted.pop(node), shape) for node in names & weighted.keys())
+        layers.append(Layer(own(name), kind, ms, done))
     whole = sum(times.values())
     kinds: dict[str, list[Layer]] = defaultdict(list)
     for layer in layers:

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from perf_latency import Found, measured
 from perf_models import MODELS, Made
+from perf_peak import highest
 from perf_peers import BF16, COMPILED, EAGER, INT8, NNCF
 from perf_ratios import Times, interval_kind, ratio
 from perf_targets import NNCF_LEAST, Target, target_of
@@ -32,8 +33,7 @@ def test_a_clip_on_every_engine(
     seen: list[Found] = []
     before = peak()
     benchmark.pedantic(lambda: seen.append(measured(model, full=full)), rounds=1)
-    # Neighbours on the same cores come and go: one look saw half of what the next one did.
-    most = {kind: max(value, before[kind]) for kind, value in peak().items()}
+    most = highest(before, peak())
     (found,) = seen
     held = found.times
     eager = held[EAGER].wall_ms

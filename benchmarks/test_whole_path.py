@@ -63,7 +63,7 @@ def scene(
     choice.backend.close()
 
 
-def decoded(film: Path, count: int | None = None, wait: Callable[[], object] = bool) -> int:
+def decoded(film: Path, count: int | None = None, wait: Callable[[], object] = lambda: None) -> int:
     """Decode a film as the sources do, and do nothing with the pictures but wait after each."""
     seen = 0
     with av.open(str(film)) as container:

@@ -15,8 +15,6 @@ from vad_runtime.contracts import ExportError
 WEIGHT_OPS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 """Operators whose weights this package can quantise."""
 
-_CONVOLUTIONS = ("Conv", "ConvTranspose")
-
 _MOVES = ("MaxPool", "Concat", "Pad", "Slice", "Reshape", "Transpose", "Flatten", "Squeeze")
 """Operators that pass values on or pick among them, so that rounding may happen before them."""
 
@@ -71,6 +69,11 @@ class Layer:
     weights: int
     """Elements of the weight."""
 
+    @property
+    def dense(self) -> bool:
+        """Whether it is no convolution, or one that reads a single position."""
+        return self.op in ("Gemm", "MatMul") or self.work == self.weights
+
 
 def quantisable_layers(model: onnx.ModelProto, choice: QuantiseChoice) -> list[Layer]:
     """Return the layers that a choice quantises, in the order of the graph.
@@ -96,8 +99,7 @@ def quantisable_layers(model: onnx.ModelProto, choice: QuantiseChoice) -> list[L
         if layer.op in choice.ops
         and layer.name not in early
         and (
-            (layer.op in _CONVOLUTIONS and layer.work != layer.weights)
-            or max(layer.work / work, layer.weights / weights) >= choice.least_share
+            not layer.dense or max(layer.work / work, layer.weights / weights) >= choice.least_share
         )
     ]
     if not chosen:
